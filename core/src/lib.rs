@@ -1,0 +1,38 @@
+//! The pure heart of Baton: decisions without a clock, randomness, async, locks or I/O.
+//!
+//! Everything here takes inputs and returns values or effects, so that the same
+//! code runs in production, in the simulator and in the model checker.
+//!
+//! | module | what it decides |
+//! |---|---|
+//! | [`ids`] | identifiers, offsets, epochs |
+//! | [`error`] | the stable error codes that every interface shows |
+//! | [`batch`] | RecordBatch v2: header, validation, stamping, records, compression |
+//! | [`producer`] | idempotent producers: duplicates and gaps |
+//! | [`topic`] | topic names and configuration |
+//! | [`partition`] | what ZooKeeper says about a partition |
+//! | [`lineage`] | which epoch wrote which offsets; where two logs diverge |
+//! | [`replica`] | leader and follower of one partition |
+//! | [`election`] | who elects itself, and when |
+//! | [`detector`] | which peers are alive |
+//! | [`placement`] | which brokers hold a partition |
+#![forbid(unsafe_code)]
+
+pub mod batch;
+pub mod detector;
+pub mod election;
+pub mod error;
+pub mod ids;
+pub mod lineage;
+pub mod partition;
+pub mod partitioner;
+pub mod placement;
+pub mod producer;
+pub mod replica;
+pub mod topic;
+
+pub use error::{Error, ErrorCode};
+pub use ids::{
+    BrokerId, CandidateSeq, CoordinatorEpoch, DiskId, Epoch, Generation, Incarnation, Member,
+    Offset, ProducerEpoch, ProducerId, TopicId, TopicPartition,
+};
