@@ -3,6 +3,22 @@
 //! The trait does not show what stores the bytes. It is shaped for two families of
 //! implementations: an LSM store that holds the batches themselves, and shared append-only
 //! segment files with an index beside them.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`memory`] | the log of tests and simulation, on a disk that outlives it |
+//! | `operation` | what is waiting for a commit, and how its caller is answered |
+//! | `book` | which partitions there are, and which changes are allowed |
+//! | `frame` | the header and checksum of a stored batch |
+//! | `contract` | one suite of tests, run on every implementation |
+
+pub mod memory;
+
+mod book;
+#[cfg(test)]
+pub(crate) mod contract;
+mod frame;
+mod operation;
 
 use std::collections::BTreeMap;
 
@@ -12,7 +28,7 @@ use futures::future::BoxFuture;
 
 /// A partition's number in one data directory: never reused there, so that the keys of a
 /// deleted partition are never taken for those of another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LocalPartition(pub u32);
 
 /// Batches to append to one partition. Each is a whole RecordBatch v2 with its base offset and
@@ -20,19 +36,11 @@ pub struct LocalPartition(pub u32);
 #[derive(Clone, Debug)]
 pub struct Append {
     pub partition: LocalPartition,
-    /// (last offset, whole batch, max timestamp in ms)
+    /// At least one, ascending.
     pub batches: Vec<StoredBatch>,
 }
 
-/// One batch as the log keeps it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredBatch {
-    pub base: Offset,
-    pub last: Offset,
-    pub epoch: Epoch,
-    pub max_timestamp_ms: i64,
-    pub bytes: Bytes,
-}
+pub use baton_core::replica::StoredBatch;
 
 /// After an append returned, everything below `end` is on stable storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,11 +68,26 @@ pub struct PartitionMeta {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Damage {
     /// The log ends below what the witness saw durable.
-    EndBelowWitness { end: Offset, witness: Offset },
-    BadChecksum { at: Offset },
-    Gap { expected: Offset, found: Offset },
+    EndBelowWitness {
+        end: Offset,
+        witness: Offset,
+    },
+    /// The log does not know an epoch that the witness saw durable: an older tail came back.
+    EpochBelowWitness {
+        epoch: Epoch,
+        witness: Epoch,
+    },
+    BadChecksum {
+        at: Offset,
+    },
+    Gap {
+        expected: Offset,
+        found: Offset,
+    },
     /// The meta record or the witness itself cannot be read.
-    Unreadable { what: String },
+    Unreadable {
+        what: String,
+    },
 }
 
 /// One partition as found when the directory was opened.
@@ -85,6 +108,19 @@ pub enum LogError {
     /// Nothing was written; reads, deletes and acknowledgements go on.
     #[error("the disk is full: {free} bytes are free, {reserve} are reserved")]
     Full { free: u64, reserve: u64 },
+    /// Too much is waiting for the disk; nothing was written, and the same call may succeed later.
+    #[error("{queued} bytes are waiting for the disk, {limit} are allowed")]
+    Overloaded { queued: u64, limit: u64 },
+    /// The caller broke the contract of [`Log`]; nothing was written.
+    #[error("refused: {0}")]
+    Refused(String),
+    /// Nothing was written: the batches do not continue the log.
+    #[error("the log of {partition:?} ends at {expected}, the batch starts at {found}")]
+    NotContiguous {
+        partition: LocalPartition,
+        expected: Offset,
+        found: Offset,
+    },
     #[error("no such partition in this data directory: {0:?}")]
     UnknownPartition(LocalPartition),
     #[error("offset {at} is below the log's start {start}")]
@@ -111,6 +147,8 @@ pub struct Usage {
     pub bytes: u64,
     pub free_bytes: u64,
     pub below_reserve: bool,
+    /// Group commits since the log was opened: one fsync each.
+    pub commits: u64,
 }
 
 /// Who this data directory is.
@@ -123,7 +161,18 @@ pub struct Identity {
 
 /// Functions that return a future take effect in the order in which they are *called*; the
 /// future resolves when the effect is durable. They never block the caller: work happens on
-/// the implementation's own threads (or, in simulation, on simulated time).
+/// the implementation's own threads (or, in simulation, on simulated time). Dropping the future
+/// does not take the call back.
+///
+/// A call changes everything it names or, when it returns an error, nothing. After
+/// [`LogError::Failed`] nothing is known, and every further call fails.
+///
+/// [`Log::read`] and [`Log::find_time`] see what is durable: at least all that resolved before
+/// they were called, and never what a loss of power could take away.
+///
+/// A partition with [`Damage`] can be read below the damage, but takes no appends until
+/// [`Log::reset`] refills it or [`Log::truncate`] to an offset at or below the damage accepts
+/// the loss.
 pub trait Log: Send + Sync + 'static {
     fn identity(&self) -> Identity;
 
@@ -131,34 +180,72 @@ pub trait Log: Send + Sync + 'static {
     fn recovered(&self) -> BTreeMap<LocalPartition, Recovered>;
 
     /// A new, empty partition starting at `start`; an existing one with that id is an error of
-    /// the caller (`Failed`).
-    fn create(&self, id: TopicPartition, generation: Generation, start: Offset) -> BoxFuture<'static, Result<LocalPartition, LogError>>;
+    /// the caller ([`LogError::Refused`]).
+    fn create(
+        &self,
+        id: TopicPartition,
+        generation: Generation,
+        start: Offset,
+    ) -> BoxFuture<'static, Result<LocalPartition, LogError>>;
 
     /// Forgets a partition and gives its space back in time.
     fn delete(&self, partition: LocalPartition) -> BoxFuture<'static, Result<(), LogError>>;
 
     /// One group commit for everything that was called meanwhile: one fsync for all partitions.
-    fn append(&self, appends: Vec<Append>) -> BoxFuture<'static, Result<Vec<DurableEnd>, LogError>>;
+    /// Answers with the end of each partition named, in the order of `appends`.
+    fn append(&self, appends: Vec<Append>)
+    -> BoxFuture<'static, Result<Vec<DurableEnd>, LogError>>;
 
     /// Removes every batch whose last offset is at or above `to`; the witness is lowered first.
-    /// `to` is a batch boundary.
-    fn truncate(&self, partition: LocalPartition, to: Offset) -> BoxFuture<'static, Result<(), LogError>>;
+    /// `to` is a batch boundary; inside a batch, that batch goes too and the end is its base.
+    /// At or above the end nothing happens; below the start is [`LogError::BelowStart`].
+    fn truncate(
+        &self,
+        partition: LocalPartition,
+        to: Offset,
+    ) -> BoxFuture<'static, Result<(), LogError>>;
 
-    /// Retention: nothing below `start` is read again.
-    fn set_start(&self, partition: LocalPartition, start: Offset) -> BoxFuture<'static, Result<(), LogError>>;
+    /// Retention: nothing below `start` is read again. Never moves back; beyond the end it is
+    /// [`LogError::Refused`] (a copy that is behind the leader's start is [`Log::reset`]).
+    fn set_start(
+        &self,
+        partition: LocalPartition,
+        start: Offset,
+    ) -> BoxFuture<'static, Result<(), LogError>>;
 
     /// Empties a copy and begins a new generation at `start` (a damaged copy before its refill).
-    fn reset(&self, partition: LocalPartition, generation: Generation, start: Offset) -> BoxFuture<'static, Result<(), LogError>>;
+    /// The meta record starts again too, except for the highest epoch seen: a promise outlives
+    /// the data.
+    fn reset(
+        &self,
+        partition: LocalPartition,
+        generation: Generation,
+        start: Offset,
+    ) -> BoxFuture<'static, Result<(), LogError>>;
 
-    fn save(&self, partition: LocalPartition, meta: PartitionMeta) -> BoxFuture<'static, Result<(), LogError>>;
+    fn save(
+        &self,
+        partition: LocalPartition,
+        meta: PartitionMeta,
+    ) -> BoxFuture<'static, Result<(), LogError>>;
 
     /// Batches from the one that contains `from`, up to `max_bytes` but at least one; empty at
-    /// the end. Checks CRC and contiguity of what it returns.
-    fn read(&self, partition: LocalPartition, from: Offset, max_bytes: usize) -> BoxFuture<'static, Result<ReadBatches, LogError>>;
+    /// or beyond the end. Checks CRC and contiguity of what it returns; damage behind the first
+    /// batch ends the answer before it, so that the next read reports it.
+    fn read(
+        &self,
+        partition: LocalPartition,
+        from: Offset,
+        max_bytes: usize,
+    ) -> BoxFuture<'static, Result<ReadBatches, LogError>>;
 
     /// The base offset of the first batch whose max timestamp is at or above `timestamp_ms`,
-    /// from the persisted time index.
-    fn find_time(&self, partition: LocalPartition, timestamp_ms: i64) -> BoxFuture<'static, Result<Option<Offset>, LogError>>;
+    /// from the persisted time index; the log's start if retention has cut into that batch.
+    fn find_time(
+        &self,
+        partition: LocalPartition,
+        timestamp_ms: i64,
+    ) -> BoxFuture<'static, Result<Option<Offset>, LogError>>;
 
     fn usage(&self) -> Usage;
 

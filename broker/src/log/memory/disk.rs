@@ -1,0 +1,393 @@
+//! What survives a simulated process: durable partitions, and the faults of their disk.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use baton_core::{Epoch, Offset};
+
+use crate::log::book::{Book, Entry};
+use crate::log::operation::{Answer, Change, Done};
+use crate::log::{
+    Append, Damage, Identity, LocalPartition, LogError, PartitionMeta, ReadBatches, Recovered,
+    StoredBatch, Usage, frame,
+};
+
+/// A disk in memory, shared by the handles that open it one after another.
+#[derive(Clone)]
+pub struct MemoryDisk(Arc<Mutex<Disk>>);
+
+struct Disk {
+    identity: Identity,
+    book: Book,
+    copies: BTreeMap<LocalPartition, Copy>,
+    /// Written but not synced: lost by [`MemoryDisk::power_off`].
+    staged: VecDeque<Change>,
+    /// Handles of an older session are fenced off.
+    session: u64,
+    closed: bool,
+    failed: bool,
+    commits: u64,
+    faults: Faults,
+}
+
+#[derive(Default)]
+struct Faults {
+    full: bool,
+    failing_sync: bool,
+    slow: Duration,
+}
+
+#[derive(Default)]
+struct Copy {
+    batches: VecDeque<StoredBatch>,
+    meta: PartitionMeta,
+    witness: Offset,
+}
+
+impl MemoryDisk {
+    /// A freshly formatted, empty disk.
+    #[must_use]
+    pub fn new(identity: Identity) -> Self {
+        Self(Arc::new(Mutex::new(Disk {
+            identity,
+            book: Book::default(),
+            copies: BTreeMap::new(),
+            staged: VecDeque::new(),
+            session: 0,
+            closed: true,
+            failed: false,
+            commits: 0,
+            faults: Faults::default(),
+        })))
+    }
+
+    /// Takes the power away: everything whose future has not resolved is gone, and the open
+    /// handle with it.
+    pub fn power_off(&self) {
+        self.power_off_keeping(0);
+    }
+
+    /// Like [`Self::power_off`], but the first `changes` of those being synced reached the disk
+    /// although nobody was told so.
+    pub fn power_off_keeping(&self, changes: usize) {
+        let mut disk = self.lock();
+        for _ in 0..changes {
+            let Some(change) = disk.staged.pop_front() else {
+                break;
+            };
+            // Nobody waits for the answer: whether it was refused makes no difference.
+            let _ = disk.apply(change);
+        }
+        disk.staged.clear();
+        disk.closed = true;
+    }
+
+    /// While set, appends are refused with [`LogError::Full`].
+    pub fn set_full(&self, full: bool) {
+        self.lock().faults.full = full;
+    }
+
+    /// The next sync fails: its callers get [`LogError::Failed`], and so does every later call
+    /// until the disk is opened again. What was being synced is lost.
+    pub fn fail_next_sync(&self) {
+        self.lock().faults.failing_sync = true;
+    }
+
+    /// Added to the latency of every commit and read.
+    pub fn set_slow(&self, slow: Duration) {
+        self.lock().faults.slow = slow;
+    }
+
+    /// Flips a bit in the batch that holds `at`; says whether there was one.
+    pub fn corrupt(&self, partition: LocalPartition, at: Offset) -> bool {
+        let mut disk = self.lock();
+        let Some(copy) = disk.copies.get_mut(&partition) else {
+            return false;
+        };
+        let Some(batch) = copy
+            .batches
+            .iter_mut()
+            .find(|b| b.base <= at && at <= b.last)
+        else {
+            return false;
+        };
+        let mut bytes = batch.bytes.to_vec();
+        if let Some(byte) = bytes.last_mut() {
+            *byte ^= 0x10;
+        }
+        batch.bytes = bytes.into();
+        true
+    }
+
+    /// Loses the newest `batches` of a partition although they were durable: found on the next
+    /// opening as [`Damage::EndBelowWitness`].
+    pub fn lose_tail(&self, partition: LocalPartition, batches: usize) {
+        let mut disk = self.lock();
+        let Some(copy) = disk.copies.get_mut(&partition) else {
+            return;
+        };
+        let kept = copy.batches.len().saturating_sub(batches);
+        copy.batches.truncate(kept);
+        let last = copy.batches.back().map(|b| (b.last.plus(1), b.epoch));
+        if let Ok(entry) = disk.book.get_mut(partition) {
+            (entry.end, entry.tail_epoch) = last.unwrap_or((entry.start, Epoch::NONE));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Disk> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn open(&self) -> (u64, Identity, BTreeMap<LocalPartition, Recovered>) {
+        let mut disk = self.lock();
+        disk.session += 1;
+        disk.staged.clear();
+        disk.closed = false;
+        disk.failed = false;
+        disk.commits = 0;
+        disk.faults.failing_sync = false;
+        disk.find_damage();
+        (disk.session, disk.identity.clone(), disk.recovered())
+    }
+
+    pub(super) fn slowness(&self) -> Duration {
+        self.lock().faults.slow
+    }
+
+    pub(super) fn stage(&self, session: u64, changes: Vec<Change>) {
+        let mut disk = self.lock();
+        if disk.check_open(session).is_ok() {
+            disk.staged = changes.into();
+        }
+    }
+
+    /// Makes what was staged durable; one answer for each change, none when fenced off.
+    pub(super) fn sync(&self, session: u64) -> Vec<Answer> {
+        let mut disk = self.lock();
+        let disk = &mut *disk;
+        if session != disk.session || disk.closed {
+            return Vec::new();
+        }
+        let staged = std::mem::take(&mut disk.staged);
+        if std::mem::take(&mut disk.faults.failing_sync) {
+            disk.failed = true;
+            let failed = LogError::Failed("fsync failed".to_owned());
+            return vec![Err(failed); staged.len()];
+        }
+        disk.commits += 1;
+        let apply = |change| {
+            if disk.closed {
+                Err(LogError::Closed)
+            } else {
+                disk.apply(change)
+            }
+        };
+        staged.into_iter().map(apply).collect()
+    }
+
+    pub(super) fn read(
+        &self,
+        session: u64,
+        partition: LocalPartition,
+        from: Offset,
+        max_bytes: usize,
+    ) -> Result<ReadBatches, LogError> {
+        let disk = self.lock();
+        disk.check_open(session)?;
+        let Entry { start, end, .. } = *disk.book.get(partition)?;
+        if from < start {
+            return Err(LogError::BelowStart { at: from, start });
+        }
+        let Some(copy) = disk.copies.get(&partition).filter(|_| from < end) else {
+            return Ok(ReadBatches::default());
+        };
+        let first = copy.batches.partition_point(|b| b.last < from);
+        let mut batches: Vec<StoredBatch> = Vec::new();
+        let mut bytes = 0;
+        for batch in copy.batches.iter().skip(first) {
+            if !batches.is_empty() && bytes + batch.bytes.len() > max_bytes {
+                break;
+            }
+            match frame::verify(batch.bytes.clone()) {
+                Ok(batch) => batches.push(batch),
+                Err(_) if !batches.is_empty() => break,
+                Err(_) => return Err(LogError::Damaged(Damage::BadChecksum { at: batch.base })),
+            }
+            bytes += batch.bytes.len();
+        }
+        Ok(ReadBatches { batches })
+    }
+
+    pub(super) fn find_time(
+        &self,
+        session: u64,
+        partition: LocalPartition,
+        timestamp_ms: i64,
+    ) -> Result<Option<Offset>, LogError> {
+        let disk = self.lock();
+        disk.check_open(session)?;
+        let start = disk.book.get(partition)?.start;
+        let mut batches = disk
+            .copies
+            .get(&partition)
+            .into_iter()
+            .flat_map(|c| &c.batches);
+        let found = batches.find(|b| b.last >= start && b.max_timestamp_ms >= timestamp_ms);
+        Ok(found.map(|b| b.base.max(start)))
+    }
+
+    pub(super) fn usage(&self) -> Usage {
+        let disk = self.lock();
+        let batches = disk.copies.values().flat_map(|c| &c.batches);
+        Usage {
+            bytes: batches.map(|b| b.bytes.len() as u64).sum(),
+            free_bytes: if disk.faults.full { 0 } else { u64::MAX },
+            below_reserve: disk.faults.full,
+            commits: disk.commits,
+        }
+    }
+}
+
+impl Disk {
+    fn check_open(&self, session: u64) -> Result<(), LogError> {
+        if session != self.session || self.closed {
+            return Err(LogError::Closed);
+        }
+        if self.failed {
+            return Err(LogError::Failed("an earlier fsync failed".to_owned()));
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, change: Change) -> Answer {
+        match change {
+            Change::Create {
+                id,
+                generation,
+                start,
+            } => {
+                let partition = self.book.create(id, generation, start)?;
+                let copy = Copy {
+                    witness: start,
+                    ..Copy::default()
+                };
+                self.copies.insert(partition, copy);
+                return Ok(Done::Created(partition));
+            }
+            Change::Delete(partition) => {
+                self.book.delete(partition)?;
+                self.copies.remove(&partition);
+            }
+            Change::Append(appends) => return self.append(appends),
+            Change::Truncate { partition, to } => self.truncate(partition, to)?,
+            Change::SetStart { partition, start } => {
+                self.book.set_start(partition, start)?;
+                let batches = &mut self.copies.entry(partition).or_default().batches;
+                batches.drain(..batches.partition_point(|b| b.last < start));
+            }
+            Change::Reset {
+                partition,
+                generation,
+                start,
+            } => {
+                self.book.reset(partition, generation, start)?;
+                let highest_epoch = self.book.get(partition)?.highest_epoch;
+                let meta = PartitionMeta {
+                    highest_epoch,
+                    ..PartitionMeta::default()
+                };
+                let copy = Copy {
+                    meta,
+                    witness: start,
+                    ..Copy::default()
+                };
+                self.copies.insert(partition, copy);
+            }
+            Change::Save { partition, meta } => {
+                self.book.get_mut(partition)?.highest_epoch = meta.highest_epoch;
+                self.copies.entry(partition).or_default().meta = meta;
+            }
+            Change::Close => self.closed = true,
+        }
+        Ok(Done::Changed)
+    }
+
+    fn append(&mut self, appends: Vec<Append>) -> Answer {
+        if self.faults.full {
+            return Err(LogError::Full {
+                free: 0,
+                reserve: 1,
+            });
+        }
+        let ends = self.book.append(&appends)?;
+        for Append { partition, batches } in appends {
+            let copy = self.copies.entry(partition).or_default();
+            copy.batches.extend(batches);
+            copy.witness = self.book.get(partition)?.end;
+        }
+        Ok(Done::Ends(ends))
+    }
+
+    fn truncate(&mut self, partition: LocalPartition, to: Offset) -> Result<(), LogError> {
+        if !self.book.check_truncate(partition, to)? {
+            return Ok(());
+        }
+        let Entry { start, end, .. } = *self.book.get(partition)?;
+        let copy = self.copies.entry(partition).or_default();
+        let kept = copy.batches.partition_point(|b| b.last < to);
+        let cut = copy
+            .batches
+            .get(kept)
+            .map_or(to.min(end), |b| b.base.min(to));
+        copy.batches.truncate(kept);
+        // A start inside the batch that goes leaves an empty log at that start.
+        let end = cut.max(start);
+        copy.witness = end;
+        let epoch = copy.batches.back().map_or(Epoch::NONE, |b| b.epoch);
+        self.book.truncated(partition, end, epoch)
+    }
+
+    /// What opening would notice: lost tails, bad checksums.
+    fn find_damage(&mut self) {
+        let partitions: Vec<_> = self.book.iter().map(|(partition, _)| partition).collect();
+        for partition in partitions {
+            let (Ok(entry), Some(copy)) =
+                (self.book.get_mut(partition), self.copies.get(&partition))
+            else {
+                continue;
+            };
+            let bad = copy
+                .batches
+                .iter()
+                .find(|b| frame::verify(b.bytes.clone()).is_err());
+            if entry.end < copy.witness {
+                let (end, witness) = (entry.end, copy.witness);
+                entry.damage = Some(Damage::EndBelowWitness { end, witness });
+            } else if let Some(batch) = bad {
+                entry.damage = Some(Damage::BadChecksum { at: batch.base });
+            }
+        }
+    }
+
+    fn recovered(&self) -> BTreeMap<LocalPartition, Recovered> {
+        let recover = |(partition, entry): (LocalPartition, &Entry)| {
+            let meta = self
+                .copies
+                .get(&partition)
+                .map(|c| c.meta.clone())
+                .unwrap_or_default();
+            let recovered = Recovered {
+                partition,
+                id: entry.id,
+                generation: entry.generation,
+                start: entry.start,
+                end: entry.end,
+                meta,
+                damage: entry.damage.clone(),
+            };
+            (partition, recovered)
+        };
+        self.book.iter().map(recover).collect()
+    }
+}
