@@ -1,1 +1,453 @@
-//! Being filled.
+//! The replica state machine of one partition: leader, follower, or neither.
+//!
+//! ```text
+//!   registry state ─┐                         ┌─▶ log: append, truncate, save the epoch
+//!   peers' messages ┼─▶ Replica::step(input) ─┼─▶ peers: hello, append, ack
+//!   produce, log ───┘      (no I/O here)      └─▶ registry: in-sync replicas; clients: answers
+//! ```
+//!
+//! The rules are those of the replication protocol in `ARCHITECTURE.md`. Safety comes from
+//! epochs and versioned writes; peers' health and time only decide when something is tried.
+
+mod effect;
+mod env;
+mod follower;
+mod invariants;
+mod isr;
+mod leader;
+mod message;
+mod progress;
+mod stored;
+#[cfg(test)]
+mod tests;
+
+use crate::ids::{BrokerId, Epoch, Generation, Incarnation, Member, Offset, TopicPartition};
+use crate::lineage::Lineage;
+use crate::partition::{LeaderId, VersionedState};
+use crate::producer::ProducerTable;
+
+pub use effect::{
+    Acks, Attempt, Effect, Input, LogTerm, Produce, Refusal, RequestId, Stream, WriteKind, WriteOutcome,
+};
+pub use env::{Env, Health, Peer};
+pub use message::{Ack, Announce, Append, Flow, Hello, HelloReply, HelloVerdict, Message};
+pub use progress::Progress;
+pub use stored::StoredBatch;
+
+use follower::Follower;
+use leader::Leader;
+
+/// Limits and periods; the same for all partitions of a broker.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ReplicaConfig {
+    /// A follower this far behind in time leaves the in-sync replicas.
+    pub lag_max_ms: u64,
+    /// A leader that has reached neither the registry nor an in-sync replica for so long steps down.
+    pub isolation_max_ms: u64,
+    /// A follower whose Hello was not answered asks again after this.
+    pub hello_retry_ms: u64,
+    /// Bytes sent to one follower and not yet acknowledged; beyond it the follower is read for
+    /// on its own stream.
+    pub window_bytes: u64,
+    /// Bytes of one read for a lagging follower.
+    pub catch_up_bytes: usize,
+    /// Produce requests waiting for the high watermark.
+    pub pending_max: usize,
+    /// Whether the leader stamps the time of appending.
+    pub log_append_time: bool,
+}
+
+impl Default for ReplicaConfig {
+    fn default() -> Self {
+        Self {
+            lag_max_ms: 5_000,
+            isolation_max_ms: 3_000,
+            hello_retry_ms: 250,
+            window_bytes: 16 << 20,
+            catch_up_bytes: 1 << 20,
+            pending_max: 100_000,
+            log_append_time: false,
+        }
+    }
+}
+
+/// The copy as it was found on disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct RecoveredLog {
+    pub start: Offset,
+    pub end: Offset,
+    pub highest_epoch: Epoch,
+    pub lineage: Lineage,
+    /// A lower bound of the high watermark.
+    pub high_watermark: Offset,
+    pub producers: ProducerTable,
+}
+
+/// Everything that the state machine knows of its own log.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct LocalLog {
+    start: Offset,
+    /// After the last batch that was handed to the log.
+    end: Offset,
+    /// Everything below is on stable storage.
+    durable: Offset,
+    lineage: Lineage,
+    term: LogTerm,
+    /// A truncation or restart is under way: nothing is appended meanwhile.
+    changing: bool,
+    producers: ProducerTable,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Role {
+    /// Neither leads nor knows whom to follow.
+    Idle,
+    Follower(Follower),
+    Leader(Box<Leader>),
+    /// The copy contradicts itself or its storage failed.
+    Halted(String),
+}
+
+/// What others may see of a replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RoleView {
+    Idle,
+    /// Follows this broker; `greeted` once the leader accepted its log.
+    Follower { leader: BrokerId, greeted: bool },
+    Leader { resigning: bool },
+    Halted,
+}
+
+/// One copy of one partition.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Replica {
+    id: TopicPartition,
+    member: Member,
+    incarnation: Incarnation,
+    config: ReplicaConfig,
+    min_insync: usize,
+    log: LocalLog,
+    high_watermark: Offset,
+    /// The highest epoch seen anywhere, and the highest that is on stable storage.
+    highest_epoch: Epoch,
+    saved_epoch: Epoch,
+    known: Option<VersionedState>,
+    role: Role,
+    flow: Flow,
+    next_attempt: Attempt,
+}
+
+impl Replica {
+    #[must_use]
+    pub fn new(
+        id: TopicPartition,
+        member: Member,
+        incarnation: Incarnation,
+        config: ReplicaConfig,
+        found: RecoveredLog,
+    ) -> Self {
+        let highest_epoch = found.highest_epoch.max(found.lineage.last_epoch().unwrap_or_default());
+        Self {
+            id,
+            member,
+            incarnation,
+            config,
+            min_insync: 1,
+            log: LocalLog {
+                start: found.start,
+                end: found.end,
+                durable: found.end,
+                lineage: found.lineage,
+                term: LogTerm(0),
+                changing: false,
+                producers: found.producers,
+            },
+            high_watermark: found.high_watermark.min(found.end).max(found.start),
+            highest_epoch,
+            saved_epoch: found.highest_epoch,
+            known: None,
+            role: Role::Idle,
+            flow: Flow(0),
+            next_attempt: Attempt(0),
+        }
+    }
+
+    /// Takes one input and appends what is to be done to `out`, in order.
+    pub fn step(&mut self, input: Input, env: &Env, out: &mut Vec<Effect>) {
+        if matches!(self.role, Role::Halted(_)) {
+            return self.refuse_while_halted(input, out);
+        }
+        match input {
+            Input::State(state) => self.learn_state(state, env, out),
+            Input::MinInsync(min) => self.set_min_insync(min, env, out),
+            Input::Produce(produce) => self.produce(produce, env, out),
+            Input::Durable { term, end } => self.durable(term, end, env, out),
+            Input::EpochSaved(epoch) => self.epoch_saved(epoch, env, out),
+            Input::LogChanged { term, producers } => self.log_changed(term, producers, env, out),
+            Input::Message { from, message } => self.message(from, message, env, out),
+            Input::ReadForFollower { to, flow, batches } => self.read_for_follower(to, flow, batches, env, out),
+            Input::Written { attempt, outcome } => self.written(attempt, outcome, env, out),
+            Input::PeersChanged => self.peers_changed(env, out),
+            Input::LinkReset(broker) => self.link_reset(broker, env, out),
+            Input::Tick => self.tick(env, out),
+            Input::Resign { toward } => self.resign(toward, env, out),
+            Input::LogStart(start) => self.set_log_start(start),
+            Input::StorageFailed(why) => self.halt(format!("the storage failed: {why}"), out),
+        }
+        self.assert_invariants();
+    }
+
+    fn message(&mut self, from: BrokerId, message: Message, env: &Env, out: &mut Vec<Effect>) {
+        match message {
+            Message::Announce(announce) => self.announced(from, announce, env, out),
+            Message::Hello(hello) => self.hello(from, hello, env, out),
+            Message::HelloReply(reply) => self.hello_reply(from, reply, env, out),
+            Message::Append(append) => self.append(from, append, env, out),
+            Message::Ack(ack) => self.ack(from, ack, env, out),
+        }
+    }
+
+    /// A state that is not newer than the known one changes nothing but an unanswered write.
+    fn learn_state(&mut self, state: VersionedState, env: &Env, out: &mut Vec<Effect>) {
+        let newer = self.known.as_ref().is_none_or(|known| state.version > known.version);
+        if !newer {
+            return self.state_unchanged(state.version, env, out);
+        }
+        let epoch = state.state.epoch;
+        let leader = state.state.leader;
+        self.known = Some(state);
+        if epoch < self.highest_epoch {
+            // A later epoch was announced by its leader before the registry showed it here.
+            return;
+        }
+        match leader {
+            Some(leader) if self.is_me(&leader) => self.lead(epoch, leader, env, out),
+            Some(leader) => self.follow(epoch, leader.broker, env, out),
+            None => self.idle(epoch, out),
+        }
+    }
+
+    /// Whether a state names this very process. Nobody resumes leadership after a restart ★:
+    /// an earlier incarnation on the same disk is somebody else.
+    fn is_me(&self, leader: &LeaderId) -> bool {
+        leader.broker == self.member.broker
+            && leader.disk == self.member.disk
+            && leader.incarnation == self.incarnation
+    }
+
+    /// Nobody leads (a resignation, an unclean choice, a new partition).
+    fn idle(&mut self, epoch: Epoch, out: &mut Vec<Effect>) {
+        if matches!(self.role, Role::Idle) && epoch <= self.highest_epoch {
+            return;
+        }
+        self.leave_role("nobody leads at the moment", out);
+        self.raise_epoch(epoch, out);
+    }
+
+    /// Notes an epoch and has it made durable.
+    fn raise_epoch(&mut self, epoch: Epoch, out: &mut Vec<Effect>) {
+        if epoch > self.highest_epoch {
+            self.highest_epoch = epoch;
+            out.push(Effect::SaveEpoch(epoch));
+        }
+    }
+
+    /// Gives up the role that there is; pending requests are refused with a retriable error.
+    fn leave_role(&mut self, why: &str, out: &mut Vec<Effect>) {
+        let old = std::mem::replace(&mut self.role, Role::Idle);
+        if let Role::Leader(leader) = old {
+            leader.refuse_all(why, out);
+        }
+        out.push(Effect::RoleChanged);
+    }
+
+    /// A higher epoch was seen on the way: whoever leads now, it is not this replica.
+    fn fenced_by(&mut self, epoch: Epoch, out: &mut Vec<Effect>) {
+        if epoch <= self.highest_epoch {
+            return;
+        }
+        self.leave_role("another broker leads in a later epoch", out);
+        self.raise_epoch(epoch, out);
+        out.push(Effect::ReadRegistry);
+    }
+
+    fn halt(&mut self, why: String, out: &mut Vec<Effect>) {
+        self.leave_role("this copy was halted", out);
+        self.role = Role::Halted(why.clone());
+        out.push(Effect::Halt(why));
+    }
+
+    fn refuse_while_halted(&mut self, input: Input, out: &mut Vec<Effect>) {
+        let (Role::Halted(why), Input::Produce(produce)) = (&self.role, input) else { return };
+        let why = Refusal::new(crate::ErrorCode::PartitionHalted, why.clone());
+        out.push(Effect::Reject { request: produce.request, why });
+    }
+
+    fn set_log_start(&mut self, start: Offset) {
+        if start > self.log.start && start <= self.high_watermark {
+            self.log.start = start;
+            self.log.lineage.set_start(start);
+        }
+    }
+
+    fn durable(&mut self, term: LogTerm, end: Offset, env: &Env, out: &mut Vec<Effect>) {
+        if term != self.log.term || end <= self.log.durable {
+            return;
+        }
+        self.log.durable = end;
+        match &self.role {
+            Role::Follower(_) => self.acknowledge_to_leader(out),
+            Role::Leader(_) => self.own_disk_advanced(env, out),
+            Role::Idle | Role::Halted(_) => {}
+        }
+    }
+
+    fn epoch_saved(&mut self, epoch: Epoch, env: &Env, out: &mut Vec<Effect>) {
+        if epoch <= self.saved_epoch {
+            return;
+        }
+        self.saved_epoch = epoch;
+        match &self.role {
+            Role::Follower(_) => self.greet(env, out),
+            Role::Leader(_) => self.own_disk_advanced(env, out),
+            Role::Idle | Role::Halted(_) => {}
+        }
+    }
+
+    fn log_changed(&mut self, term: LogTerm, producers: ProducerTable, env: &Env, out: &mut Vec<Effect>) {
+        if term != self.log.term {
+            return;
+        }
+        self.log.changing = false;
+        self.log.producers = producers;
+        match &self.role {
+            Role::Follower(_) => self.log_ready(env, out),
+            Role::Leader(_) => self.own_disk_advanced(env, out),
+            Role::Idle | Role::Halted(_) => {}
+        }
+    }
+
+    /// Begins a change of the log: what is in flight belongs to an older term from now on.
+    fn cut_log(&mut self, end: Offset) -> LogTerm {
+        self.log.term = LogTerm(self.log.term.0 + 1);
+        self.log.changing = true;
+        self.log.end = end;
+        self.log.durable = self.log.durable.min(end);
+        self.log.lineage.truncate(end);
+        self.log.term
+    }
+
+    fn peers_changed(&mut self, env: &Env, out: &mut Vec<Effect>) {
+        if matches!(self.role, Role::Leader(_)) {
+            self.review(env, out);
+        }
+    }
+
+    fn link_reset(&mut self, broker: BrokerId, env: &Env, out: &mut Vec<Effect>) {
+        match &mut self.role {
+            Role::Follower(follower) if follower.leader == broker => self.restart_flow(env, out),
+            Role::Leader(leader) => {
+                leader.close_flow(broker);
+                self.announce_to(broker, out);
+            }
+            _ => {}
+        }
+    }
+
+    fn tick(&mut self, env: &Env, out: &mut Vec<Effect>) {
+        match &self.role {
+            Role::Follower(_) => self.follower_tick(env, out),
+            Role::Leader(_) => self.leader_tick(env, out),
+            Role::Idle | Role::Halted(_) => {}
+        }
+    }
+}
+
+/// What the runtime reads.
+impl Replica {
+    #[must_use]
+    pub fn id(&self) -> TopicPartition {
+        self.id
+    }
+
+    #[must_use]
+    pub fn member(&self) -> Member {
+        self.member
+    }
+
+    #[must_use]
+    pub fn role(&self) -> RoleView {
+        match &self.role {
+            Role::Idle => RoleView::Idle,
+            Role::Follower(f) => RoleView::Follower { leader: f.leader, greeted: f.is_ready() },
+            Role::Leader(l) => RoleView::Leader { resigning: l.resigning.is_some() },
+            Role::Halted(_) => RoleView::Halted,
+        }
+    }
+
+    /// The highest epoch seen.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.highest_epoch
+    }
+
+    #[must_use]
+    pub fn known(&self) -> Option<&VersionedState> {
+        self.known.as_ref()
+    }
+
+    #[must_use]
+    pub fn high_watermark(&self) -> Offset {
+        self.high_watermark
+    }
+
+    /// The high watermark, once this leader knows it: until then a client must not be told
+    /// where the end is, or it would see it go back.
+    #[must_use]
+    pub fn latest(&self) -> Option<Offset> {
+        match &self.role {
+            Role::Leader(leader) if self.high_watermark >= leader.epoch_start => Some(self.high_watermark),
+            _ => None,
+        }
+    }
+
+    #[must_use]
+    pub fn log_start(&self) -> Offset {
+        self.log.start
+    }
+
+    #[must_use]
+    pub fn log_end(&self) -> Offset {
+        self.log.end
+    }
+
+    #[must_use]
+    pub fn durable_end(&self) -> Offset {
+        self.log.durable
+    }
+
+    #[must_use]
+    pub fn lineage(&self) -> &Lineage {
+        &self.log.lineage
+    }
+
+    #[must_use]
+    pub fn producers(&self) -> &ProducerTable {
+        &self.log.producers
+    }
+
+    #[must_use]
+    pub fn saved_epoch(&self) -> Epoch {
+        self.saved_epoch
+    }
+
+    #[must_use]
+    pub fn min_insync(&self) -> usize {
+        self.min_insync
+    }
+
+    #[must_use]
+    pub fn generation(&self) -> Generation {
+        self.member.generation
+    }
+}

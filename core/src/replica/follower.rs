@@ -1,0 +1,375 @@
+//! The follower's half: say Hello, cut what the leader does not have, append, acknowledge.
+
+use crate::batch::BatchHeader;
+use crate::ids::{BrokerId, Epoch, Offset};
+use crate::lineage::Lineage;
+use crate::replica::{
+    Ack, Announce, Append, Effect, Env, Flow, Hello, HelloReply, HelloVerdict, Message, Replica,
+    Role, Stream,
+};
+
+/// How far the follower is with its leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Phase {
+    /// The epoch is being made durable, or the log is being changed; a Hello follows.
+    Waiting,
+    Greeting {
+        since_ms: u64,
+    },
+    /// The leader accepted the log and what it lacks is being cut off; then acknowledge.
+    Cutting,
+    /// Every append continues the log.
+    Ready,
+    /// Something did not fit; a new Hello is sent at the next tick.
+    Closed,
+}
+
+/// Follows one leader in one epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Follower {
+    pub(super) leader: BrokerId,
+    pub(super) epoch: Epoch,
+    phase: Phase,
+}
+
+impl Follower {
+    pub(super) fn is_ready(&self) -> bool {
+        self.phase == Phase::Ready
+    }
+}
+
+impl Replica {
+    /// Follows `leader` in `epoch`, unless it does already.
+    pub(super) fn follow(
+        &mut self,
+        epoch: Epoch,
+        leader: BrokerId,
+        env: &Env,
+        out: &mut Vec<Effect>,
+    ) {
+        if leader == self.member.broker {
+            // An earlier incarnation of this broker: it is dead, and nobody resumes its place ★.
+            return self.idle(epoch, out);
+        }
+        if matches!(&self.role, Role::Follower(f) if f.leader == leader && f.epoch == epoch) {
+            return;
+        }
+        self.leave_role("another broker leads now", out);
+        self.raise_epoch(epoch, out);
+        self.role = Role::Follower(Follower {
+            leader,
+            epoch,
+            phase: Phase::Waiting,
+        });
+        self.greet(env, out);
+    }
+
+    pub(super) fn announced(
+        &mut self,
+        from: BrokerId,
+        announce: Announce,
+        env: &Env,
+        out: &mut Vec<Effect>,
+    ) {
+        let current = announce.leader.broker == from && announce.epoch >= self.highest_epoch;
+        let leads_itself = matches!(&self.role, Role::Leader(l) if l.epoch == announce.epoch);
+        if !current || leads_itself {
+            return;
+        }
+        let known = matches!(&self.role, Role::Follower(f) if f.leader == from && f.epoch == announce.epoch);
+        if known {
+            self.restart_flow(env, out);
+        } else {
+            self.follow(announce.epoch, from, env, out);
+        }
+    }
+
+    /// Says Hello, once the epoch is durable ★ (an acknowledgement in an epoch that a crash
+    /// makes forgotten would let an older leader in) and the log stands still.
+    pub(super) fn greet(&mut self, env: &Env, out: &mut Vec<Effect>) {
+        let Role::Follower(follower) = &mut self.role else {
+            return;
+        };
+        if self.saved_epoch < follower.epoch || self.log.changing {
+            follower.phase = Phase::Waiting;
+            return;
+        }
+        self.flow = Flow(self.flow.0 + 1);
+        follower.phase = Phase::Greeting {
+            since_ms: env.now_ms,
+        };
+        let hello = Hello {
+            epoch: follower.epoch,
+            member: self.member,
+            incarnation: self.incarnation,
+            flow: self.flow,
+            lineage: self.log.lineage.clone(),
+            end: self.log.end,
+        };
+        out.push(Effect::Send {
+            to: follower.leader,
+            stream: Stream::Live,
+            message: Message::Hello(hello),
+        });
+    }
+
+    /// Begins anew with the same leader: messages may have been lost.
+    pub(super) fn restart_flow(&mut self, env: &Env, out: &mut Vec<Effect>) {
+        self.greet(env, out);
+    }
+
+    pub(super) fn hello_reply(
+        &mut self,
+        from: BrokerId,
+        reply: HelloReply,
+        env: &Env,
+        out: &mut Vec<Effect>,
+    ) {
+        if reply.epoch > self.highest_epoch {
+            return self.fenced_by(reply.epoch, out);
+        }
+        let Role::Follower(follower) = &self.role else {
+            return;
+        };
+        let expected = follower.leader == from
+            && follower.epoch == reply.epoch
+            && reply.flow == self.flow
+            && matches!(follower.phase, Phase::Greeting { .. });
+        if !expected {
+            return;
+        }
+        match reply.verdict {
+            HelloVerdict::Accepted {
+                truncate_to,
+                high_watermark,
+            } => {
+                self.accepted(truncate_to, high_watermark, out);
+            }
+            HelloVerdict::RestartAt(start) => self.restart_at(start, env, out),
+            HelloVerdict::Damaged => self.begin_generation(out),
+            // Asked again by the tick: the leader may not have read its own election yet.
+            HelloVerdict::NotYet | HelloVerdict::Fenced => {}
+        }
+    }
+
+    fn accepted(&mut self, truncate_to: Offset, high_watermark: Offset, out: &mut Vec<Effect>) {
+        if truncate_to > self.log.end || truncate_to < self.log.start {
+            return self.close_flow_until_tick();
+        }
+        if truncate_to == self.log.end {
+            self.set_phase(Phase::Ready);
+            self.raise_high_watermark(high_watermark, out);
+            return self.acknowledge_to_leader(out);
+        }
+        if truncate_to < self.high_watermark && !self.abandoned_by_unclean_election() {
+            let why = format!(
+                "epoch {} asks to truncate to {truncate_to}, below the high watermark {}",
+                self.highest_epoch, self.high_watermark
+            );
+            return self.halt(why, out);
+        }
+        self.high_watermark = self.high_watermark.min(truncate_to);
+        self.set_phase(Phase::Cutting);
+        let term = self.cut_log(truncate_to);
+        out.push(Effect::Truncate {
+            term,
+            to: truncate_to,
+        });
+        self.raise_high_watermark(high_watermark, out);
+    }
+
+    /// Whether an operator chose another copy since this log was written: only then may
+    /// records below the high watermark go.
+    fn abandoned_by_unclean_election(&self) -> bool {
+        let unclean = self
+            .known
+            .as_ref()
+            .map_or(Epoch::NONE, |known| known.state.last_unclean_epoch);
+        self.log
+            .lineage
+            .last_epoch()
+            .is_some_and(|last| last < unclean)
+    }
+
+    /// The leader's log begins above this copy's end: outside the in-sync replicas the copy is
+    /// emptied; within them it lacks what it had acknowledged.
+    fn restart_at(&mut self, start: Offset, env: &Env, out: &mut Vec<Effect>) {
+        let in_sync = self
+            .known
+            .as_ref()
+            .is_none_or(|known| known.state.in_isr(&self.member));
+        if in_sync && self.known.is_none() {
+            // Announced before the registry was read here: ask again when it is known.
+            out.push(Effect::ReadRegistry);
+            return self.set_phase(Phase::Greeting {
+                since_ms: env.now_ms,
+            });
+        }
+        if in_sync {
+            return self.begin_generation(out);
+        }
+        self.empty_copy(start, out);
+    }
+
+    /// The copy is damaged: it becomes another member, which has to be let in again.
+    fn begin_generation(&mut self, out: &mut Vec<Effect>) {
+        self.member.generation = self.member.generation.next();
+        self.empty_copy(Offset::ZERO, out);
+    }
+
+    fn empty_copy(&mut self, start: Offset, out: &mut Vec<Effect>) {
+        let term = self.cut_log(Offset::ZERO);
+        self.log.lineage = Lineage::default();
+        self.log.start = start;
+        self.log.end = start;
+        self.log.durable = start;
+        self.high_watermark = start;
+        self.set_phase(Phase::Waiting);
+        out.push(Effect::Restart {
+            term,
+            generation: self.member.generation,
+            start,
+        });
+    }
+
+    /// The log stands still again after a truncation or a restart.
+    pub(super) fn log_ready(&mut self, env: &Env, out: &mut Vec<Effect>) {
+        let Role::Follower(follower) = &mut self.role else {
+            return;
+        };
+        if follower.phase == Phase::Cutting {
+            follower.phase = Phase::Ready;
+            self.acknowledge_to_leader(out);
+        } else {
+            self.greet(env, out);
+        }
+    }
+
+    pub(super) fn append(
+        &mut self,
+        from: BrokerId,
+        append: Append,
+        env: &Env,
+        out: &mut Vec<Effect>,
+    ) {
+        let Role::Follower(follower) = &self.role else {
+            return;
+        };
+        // Equal epoch, equal flow, and it continues this log exactly ★; a delayed message of
+        // an older leader or attempt is dropped.
+        if follower.leader != from || follower.epoch != append.epoch || append.flow != self.flow {
+            return;
+        }
+        if follower.phase != Phase::Ready {
+            return;
+        }
+        if !self.continues(&append) {
+            return self.close_flow_until_tick();
+        }
+        if !append.batches.is_empty() && !self.append_batches(&append, out) {
+            return self.close_flow_until_tick();
+        }
+        self.raise_high_watermark(append.high_watermark, out);
+        let _ = env;
+    }
+
+    fn continues(&self, append: &Append) -> bool {
+        let mut end = self.log.end;
+        let mut epoch = self.log.lineage.last_epoch().unwrap_or_default();
+        if append.base != end || append.previous_epoch != epoch {
+            return false;
+        }
+        for batch in &append.batches {
+            if batch.base != end
+                || batch.last < batch.base
+                || batch.epoch < epoch
+                || batch.epoch > append.epoch
+            {
+                return false;
+            }
+            end = batch.end();
+            epoch = batch.epoch;
+        }
+        true
+    }
+
+    /// Returns false, with nothing changed, if a header cannot be read.
+    fn append_batches(&mut self, append: &Append, out: &mut Vec<Effect>) -> bool {
+        let headers: Result<Vec<_>, _> = append
+            .batches
+            .iter()
+            .map(|b| BatchHeader::parse(&b.bytes))
+            .collect();
+        let Ok(headers) = headers else { return false };
+        for (batch, header) in append.batches.iter().zip(&headers) {
+            self.log.lineage.record(batch.epoch, batch.base);
+            self.log.producers.applied(header, batch.base);
+            self.log.end = batch.end();
+        }
+        out.push(Effect::Append {
+            term: self.log.term,
+            batches: append.batches.clone(),
+        });
+        true
+    }
+
+    fn close_flow_until_tick(&mut self) {
+        // The old flow's number is given up, so that nothing more of it is taken.
+        self.flow = Flow(self.flow.0 + 1);
+        self.set_phase(Phase::Closed);
+    }
+
+    fn set_phase(&mut self, phase: Phase) {
+        if let Role::Follower(follower) = &mut self.role {
+            follower.phase = phase;
+        }
+    }
+
+    /// The leader's high watermark, as far as this log reaches.
+    fn raise_high_watermark(&mut self, leaders: Offset, out: &mut Vec<Effect>) {
+        let reached = leaders.min(self.log.end);
+        if reached > self.high_watermark {
+            self.high_watermark = reached;
+            out.push(Effect::HighWatermark(reached));
+        }
+    }
+
+    /// Says what is durable; nothing that is not ★.
+    pub(super) fn acknowledge_to_leader(&mut self, out: &mut Vec<Effect>) {
+        let Role::Follower(follower) = &self.role else {
+            return;
+        };
+        if follower.phase != Phase::Ready {
+            return;
+        }
+        let ack = Ack {
+            epoch: follower.epoch,
+            flow: self.flow,
+            member: self.member,
+            incarnation: self.incarnation,
+            durable_end: self.log.durable,
+        };
+        out.push(Effect::Send {
+            to: follower.leader,
+            stream: Stream::Live,
+            message: Message::Ack(ack),
+        });
+    }
+
+    pub(super) fn follower_tick(&mut self, env: &Env, out: &mut Vec<Effect>) {
+        let Role::Follower(follower) = &self.role else {
+            return;
+        };
+        let due = match follower.phase {
+            Phase::Closed => true,
+            Phase::Greeting { since_ms } => {
+                env.now_ms.saturating_sub(since_ms) >= self.config.hello_retry_ms
+                    && !env.is_gone(follower.leader)
+            }
+            Phase::Waiting | Phase::Cutting | Phase::Ready => false,
+        };
+        if due {
+            self.greet(env, out);
+        }
+    }
+}

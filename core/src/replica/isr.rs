@@ -1,0 +1,439 @@
+//! Who is in sync: the leader's writes of the partition's state, one at a time.
+//!
+//! A write takes effect when the registry confirms it. Until it is known which of several
+//! writes at one version happened, everybody named by any of them counts ★.
+
+use crate::ids::{BrokerId, Member};
+use crate::partition::{Assignment, PartitionState, VersionedState};
+use crate::replica::leader::{Leader, Resigning};
+use crate::replica::{Attempt, Effect, Env, Health, Replica, Role, WriteKind, WriteOutcome};
+
+/// How long a successor may take to have everything before the leader goes on leading.
+const RESIGN_MAX_MS: u64 = 5_000;
+
+/// After a refusal nobody is asked in for this long.
+const JOIN_PAUSE_MS: u64 = 500;
+
+/// A write of the state whose outcome is not known yet.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct PendingWrite {
+    attempt: Attempt,
+    kind: WriteKind,
+    expected_version: i32,
+    /// What the newest attempt writes.
+    state: PartitionState,
+    /// The in-sync replicas of every attempt at this version that may yet take effect.
+    targets: Vec<Vec<Member>>,
+    /// False: the outcome was unknown, and the write is tried again after the next read.
+    in_flight: bool,
+}
+
+impl Leader {
+    /// Members that every outcome leaves in: the ones that count towards the minimum.
+    pub(super) fn confirmed(&self) -> usize {
+        let kept = |m: &&Member| {
+            self.pending
+                .iter()
+                .all(|p| p.targets.iter().all(|t| t.contains(*m)))
+        };
+        self.isr.iter().filter(kept).count()
+    }
+
+    /// Members that any outcome may name: all of them have to have a record before it is safe.
+    pub(super) fn must_have(&self) -> impl Iterator<Item = &Member> {
+        let pending = self.pending.iter().flat_map(|p| p.targets.iter().flatten());
+        self.isr.iter().chain(pending)
+    }
+}
+
+impl Replica {
+    pub(super) fn set_min_insync(&mut self, min: usize, env: &Env, out: &mut Vec<Effect>) {
+        self.min_insync = min.max(1);
+        if matches!(self.role, Role::Leader(_)) {
+            self.advance(env, out);
+            self.review(env, out);
+        }
+    }
+
+    /// Looks whether the state should change, and writes it; nothing while a write is in flight.
+    pub(super) fn review(&mut self, env: &Env, out: &mut Vec<Effect>) {
+        let (Role::Leader(leader), Some(known)) = (&self.role, &self.known) else {
+            return;
+        };
+        let unanswered = match &leader.pending {
+            Some(pending) if pending.in_flight => return,
+            Some(_) => true,
+            None => false,
+        };
+        if let Some(state) = self.resignation(leader, known, env) {
+            let toward = leader.resigning.map(|r| r.toward);
+            return self.write_state(WriteKind::Resign, state, Vec::new(), toward, out);
+        }
+        let isr = self.wanted_isr(leader, known, env);
+        let assignment = self.settled_assignment(&isr, known);
+        // After an unknown outcome something is written in any case: a change of version is
+        // what makes sure that the lost write cannot take effect later.
+        if isr == known.state.isr && assignment == known.state.assignment && !unanswered {
+            return self.hand_over_if_leaving(env, out);
+        }
+        let joining = isr
+            .iter()
+            .filter(|m| !known.state.isr.contains(m))
+            .copied()
+            .collect();
+        let isr = self.without_removed(isr, &assignment);
+        let state = PartitionState {
+            isr,
+            assignment,
+            ..known.state.clone()
+        };
+        self.write_state(WriteKind::Isr, state, joining, None, out);
+    }
+
+    fn write_state(
+        &mut self,
+        kind: WriteKind,
+        state: PartitionState,
+        joining: Vec<Member>,
+        toward: Option<BrokerId>,
+        out: &mut Vec<Effect>,
+    ) {
+        let attempt = self.next_attempt;
+        self.next_attempt = Attempt(attempt.0 + 1);
+        let (Role::Leader(leader), Some(known)) = (&mut self.role, &self.known) else {
+            return;
+        };
+        let mut targets = leader
+            .pending
+            .take()
+            .map_or_else(Vec::new, |pending| pending.targets);
+        if !targets.contains(&state.isr) {
+            targets.push(state.isr.clone());
+        }
+        leader.pending = Some(PendingWrite {
+            attempt,
+            kind,
+            expected_version: known.version,
+            state: state.clone(),
+            targets,
+            in_flight: true,
+        });
+        out.push(Effect::WriteState {
+            attempt,
+            kind,
+            expected_version: known.version,
+            state,
+            joining,
+            toward,
+        });
+    }
+
+    /// The in-sync replicas as they should be: without who is gone, under another identity,
+    /// far behind or draining; with who has caught up. Never below the minimum ★.
+    fn wanted_isr(&self, leader: &Leader, known: &VersionedState, env: &Env) -> Vec<Member> {
+        let mut isr = known.state.isr.clone();
+        isr.extend(self.joiners(leader, known, env));
+        let mut leaving: Vec<(u8, Member)> = known
+            .state
+            .isr
+            .iter()
+            .filter_map(|m| {
+                self.reason_to_leave(leader, m, env)
+                    .map(|urgency| (urgency, *m))
+            })
+            .collect();
+        leaving.sort_unstable();
+        for (_, member) in leaving {
+            if isr.len() > self.min_insync {
+                isr.retain(|m| *m != member);
+            }
+        }
+        isr
+    }
+
+    /// The most certain reason has the smallest number: it goes first if not all may go.
+    fn reason_to_leave(&self, leader: &Leader, member: &Member, env: &Env) -> Option<u8> {
+        if *member == self.member {
+            return None;
+        }
+        let progress = leader.followers.get(&member.broker);
+        if progress.is_some_and(|p| p.member != *member) {
+            return Some(0);
+        }
+        match env.health(member.broker) {
+            Health::Dead => return Some(1),
+            Health::Silent => return Some(2),
+            Health::Alive(_) | Health::Unknown => {}
+        }
+        if env.is_draining(member.broker) {
+            return Some(3);
+        }
+        let lag_ms = progress.map_or(env.now_ms.saturating_sub(leader.since_ms), |p| {
+            p.lag_ms(env.now_ms)
+        });
+        (lag_ms > self.config.lag_max_ms).then_some(4)
+    }
+
+    /// Who may join: assigned and staying, alive under the incarnation of its Hello, and
+    /// durable in this epoch up to the high watermark and to where the epoch began ★.
+    /// (Waiting for the high watermark itself to reach the epoch's start would stand still for
+    /// ever below the minimum.)
+    fn joiners(&self, leader: &Leader, known: &VersionedState, env: &Env) -> Vec<Member> {
+        if env.now_ms < leader.no_joining_until_ms {
+            return Vec::new();
+        }
+        let needed = self.high_watermark.max(leader.epoch_start);
+        let may_join = |broker: &BrokerId| {
+            let assignment = &known.state.assignment;
+            assignment.replicas.contains(broker)
+                && !assignment.removing.contains(broker)
+                && !env.is_draining(*broker)
+        };
+        leader
+            .followers
+            .iter()
+            .filter(|(broker, progress)| {
+                !known.state.in_isr(&progress.member)
+                    && may_join(broker)
+                    && env.health(**broker) == Health::Alive(progress.incarnation)
+                    && progress.acked.is_some_and(|acked| acked >= needed)
+            })
+            .map(|(_, progress)| progress.member)
+            .collect()
+    }
+
+    /// A reassignment is finished once everybody who joins is in sync: then those who leave go,
+    /// last and all at once, if enough stay and this leader is not among them.
+    fn settled_assignment(&self, isr: &[Member], known: &VersionedState) -> Assignment {
+        let old = &known.state.assignment;
+        let in_sync = |broker: &BrokerId| isr.iter().any(|m| m.broker == *broker);
+        let staying = isr
+            .iter()
+            .filter(|m| !old.removing.contains(&m.broker))
+            .count();
+        let under_way = !old.adding.is_empty() || !old.removing.is_empty();
+        let ready = under_way
+            && old.adding.iter().all(in_sync)
+            && staying >= self.min_insync.max(1)
+            && !old.removing.contains(&self.member.broker);
+        if !ready {
+            return old.clone();
+        }
+        let replicas = old
+            .replicas
+            .iter()
+            .copied()
+            .filter(|b| !old.removing.contains(b))
+            .collect();
+        Assignment {
+            replicas,
+            adding: Vec::new(),
+            removing: Vec::new(),
+        }
+    }
+
+    fn without_removed(&self, mut isr: Vec<Member>, assignment: &Assignment) -> Vec<Member> {
+        isr.retain(|m| assignment.replicas.contains(&m.broker));
+        isr
+    }
+
+    /// A leader among those who leave resigns once everybody who joins is in sync.
+    fn hand_over_if_leaving(&mut self, env: &Env, out: &mut Vec<Effect>) {
+        let (Role::Leader(leader), Some(known)) = (&self.role, &self.known) else {
+            return;
+        };
+        let assignment = &known.state.assignment;
+        let leaving = assignment.removing.contains(&self.member.broker);
+        let joined = assignment
+            .adding
+            .iter()
+            .all(|b| known.state.isr_member(*b).is_some());
+        if !leaving || !joined || leader.resigning.is_some() {
+            return;
+        }
+        let successor = known.state.isr.iter().map(|m| m.broker).find(|b| {
+            *b != self.member.broker && !assignment.removing.contains(b) && env.is_alive(*b)
+        });
+        if let Some(toward) = successor {
+            self.resign(toward, env, out);
+        }
+    }
+
+    /// Stops accepting, and hands over when the successor has everything.
+    pub(super) fn resign(&mut self, toward: BrokerId, env: &Env, out: &mut Vec<Effect>) {
+        let Role::Leader(leader) = &mut self.role else {
+            return;
+        };
+        let in_sync = leader.isr.iter().any(|m| m.broker == toward);
+        if toward == self.member.broker
+            || !in_sync
+            || !env.is_alive(toward)
+            || leader.resigning.is_some()
+        {
+            return;
+        }
+        leader.resigning = Some(Resigning {
+            toward,
+            since_ms: env.now_ms,
+            wait: true,
+        });
+        out.push(Effect::RoleChanged);
+        self.review(env, out);
+    }
+
+    /// The state after the resignation, once it may be written.
+    fn resignation(
+        &self,
+        leader: &Leader,
+        known: &VersionedState,
+        _env: &Env,
+    ) -> Option<PartitionState> {
+        let resigning = leader.resigning?;
+        let successor = known.state.isr_member(resigning.toward)?;
+        let has_all = leader
+            .acked(successor)
+            .is_some_and(|acked| acked >= self.log.end);
+        let done = self.log.durable >= self.log.end && self.high_watermark >= self.log.end;
+        (!resigning.wait || (has_all && done)).then(|| PartitionState {
+            leader: None,
+            hint: Some(resigning.toward),
+            ..known.state.clone()
+        })
+    }
+
+    /// The answer to the write of this attempt; anything older is of no interest.
+    pub(super) fn written(
+        &mut self,
+        attempt: Attempt,
+        outcome: WriteOutcome,
+        env: &Env,
+        out: &mut Vec<Effect>,
+    ) {
+        let Role::Leader(leader) = &mut self.role else {
+            return;
+        };
+        let Some(pending) = leader.pending.as_mut().filter(|p| p.attempt == attempt) else {
+            return;
+        };
+        match outcome {
+            WriteOutcome::Done { version } => self.confirmed_write(version, env, out),
+            WriteOutcome::Conflict | WriteOutcome::Unknown => {
+                pending.in_flight = false;
+                out.push(Effect::ReadRegistry);
+            }
+            WriteOutcome::Refused => self.refused_write(env, out),
+        }
+    }
+
+    fn confirmed_write(&mut self, version: i32, env: &Env, out: &mut Vec<Effect>) {
+        let Role::Leader(leader) = &mut self.role else {
+            return;
+        };
+        let Some(pending) = leader.pending.take() else {
+            return;
+        };
+        leader.contact_ms = env.now_ms;
+        leader.isr.clone_from(&pending.state.isr);
+        self.known = Some(VersionedState {
+            state: pending.state,
+            version,
+        });
+        if pending.kind == WriteKind::Resign {
+            return self.leave_role("the leader handed over", out);
+        }
+        out.push(Effect::RoleChanged);
+        self.advance(env, out);
+        self.review(env, out);
+    }
+
+    /// Nothing was written. Earlier attempts of unknown outcome stay what they are.
+    fn refused_write(&mut self, env: &Env, out: &mut Vec<Effect>) {
+        let Role::Leader(leader) = &mut self.role else {
+            return;
+        };
+        leader.no_joining_until_ms = env.now_ms + JOIN_PAUSE_MS;
+        leader.resigning = None;
+        let Some(pending) = &mut leader.pending else {
+            return;
+        };
+        if pending.targets.len() == 1 {
+            leader.pending = None;
+        } else {
+            pending.in_flight = false;
+            out.push(Effect::ReadRegistry);
+        }
+        out.push(Effect::RoleChanged);
+        self.advance(env, out);
+    }
+
+    /// A read found the version that is known already: an unanswered write did not happen, or
+    /// not yet.
+    pub(super) fn state_unchanged(&mut self, version: i32, env: &Env, out: &mut Vec<Effect>) {
+        let Role::Leader(leader) = &self.role else {
+            return;
+        };
+        let retry = leader
+            .pending
+            .as_ref()
+            .is_some_and(|p| !p.in_flight && p.expected_version == version);
+        if retry {
+            self.review(env, out);
+        }
+    }
+
+    /// Steps down when cut off from everybody; hands over when it sees the registry but too
+    /// few in-sync replicas, and another one might do better.
+    pub(super) fn check_isolation(&mut self, env: &Env, out: &mut Vec<Effect>) {
+        let Role::Leader(leader) = &self.role else {
+            return;
+        };
+        let enough = self.alive_in_sync(leader, env) >= self.min_insync;
+        let alone = leader.isr.len() <= 1;
+        // Nobody else could be elected if this is the only in-sync replica.
+        let reached =
+            alone || env.registry_connected || leader.isr.iter().any(|m| env.is_alive(m.broker));
+        let candidates: Vec<BrokerId> = leader
+            .isr
+            .iter()
+            .map(|m| m.broker)
+            .filter(|b| *b != self.member.broker && env.health(*b) != Health::Dead)
+            .collect();
+        let Role::Leader(leader) = &mut self.role else {
+            return;
+        };
+        if enough {
+            leader.enough_ms = env.now_ms;
+        }
+        if reached {
+            leader.contact_ms = env.now_ms;
+        }
+        if leader
+            .resigning
+            .is_some_and(|r| env.now_ms.saturating_sub(r.since_ms) > RESIGN_MAX_MS)
+        {
+            leader.resigning = None;
+            out.push(Effect::RoleChanged);
+        }
+        if env.now_ms.saturating_sub(leader.contact_ms) > self.config.isolation_max_ms {
+            self.leave_role(
+                "this broker reaches neither the registry nor an in-sync replica",
+                out,
+            );
+            return out.push(Effect::ReadRegistry);
+        }
+        let starved_ms = env.now_ms.saturating_sub(leader.enough_ms);
+        if starved_ms <= self.config.isolation_max_ms || !env.registry_connected || alone {
+            return;
+        }
+        let Some(toward) = candidates.first().copied() else {
+            return;
+        };
+        leader.enough_ms = env.now_ms;
+        leader.resigning = Some(Resigning {
+            toward,
+            since_ms: env.now_ms,
+            wait: false,
+        });
+        out.push(Effect::RoleChanged);
+    }
+}

@@ -1,0 +1,667 @@
+//! The leader's half: assign offsets, push to the followers, count acknowledgements.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::ErrorCode;
+use crate::batch::{Stamp, stamp};
+use crate::ids::{BrokerId, Epoch, Member, Offset};
+use crate::partition::LeaderId;
+use crate::producer::Verdict;
+use crate::replica::isr::PendingWrite;
+use crate::replica::progress::{Mode, Progress};
+use crate::replica::{
+    Ack, Acks, Announce, Append, Effect, Env, Flow, Hello, HelloReply, HelloVerdict, Message,
+    Produce, Refusal, Replica, RequestId, Role, StoredBatch, Stream,
+};
+
+/// A produce request that waits for its records to be safe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Waiting {
+    request: RequestId,
+    base: Offset,
+    end: Offset,
+    append_time_ms: Option<i64>,
+    duplicate: bool,
+}
+
+impl Waiting {
+    fn acknowledge(self) -> Effect {
+        Effect::Acknowledge {
+            request: self.request,
+            base: self.base,
+            append_time_ms: self.append_time_ms,
+            duplicate: self.duplicate,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Resigning {
+    pub(super) toward: BrokerId,
+    pub(super) since_ms: u64,
+    /// Whether the successor has to have everything first. Any in-sync replica is a correct
+    /// leader; waiting only makes the change smooth.
+    pub(super) wait: bool,
+}
+
+/// Leads in one epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Leader {
+    pub(super) epoch: Epoch,
+    /// Where this epoch began in the log.
+    pub(super) epoch_start: Offset,
+    pub(super) id: LeaderId,
+    pub(super) since_ms: u64,
+    /// Confirmed by the registry.
+    pub(super) isr: Vec<Member>,
+    pub(super) pending: Option<PendingWrite>,
+    pub(super) followers: BTreeMap<BrokerId, Progress>,
+    waiting: VecDeque<Waiting>,
+    waiting_local: VecDeque<Waiting>,
+    pub(super) resigning: Option<Resigning>,
+    /// When the registry or an in-sync replica was last reached.
+    pub(super) contact_ms: u64,
+    /// When enough in-sync replicas were last alive.
+    pub(super) enough_ms: u64,
+    /// Nobody is added before this time: the registry refused the last one.
+    pub(super) no_joining_until_ms: u64,
+}
+
+impl Leader {
+    pub(super) fn refuse_all(self, why: &str, out: &mut Vec<Effect>) {
+        for waiting in self.waiting.into_iter().chain(self.waiting_local) {
+            let why = Refusal::new(ErrorCode::NotLeader, why);
+            out.push(Effect::Reject {
+                request: waiting.request,
+                why,
+            });
+        }
+    }
+
+    pub(super) fn close_flow(&mut self, broker: BrokerId) {
+        self.followers.remove(&broker);
+    }
+
+    /// Durable on this very member, as far as this leader knows ★: an acknowledgement from
+    /// another disk or generation of the same broker says nothing about the member.
+    pub(super) fn acked(&self, member: &Member) -> Option<Offset> {
+        self.followers
+            .get(&member.broker)
+            .filter(|p| p.member == *member)
+            .and_then(|p| p.acked)
+    }
+}
+
+impl Replica {
+    /// The registry names this process as leader of `epoch`.
+    pub(super) fn lead(&mut self, epoch: Epoch, id: LeaderId, env: &Env, out: &mut Vec<Effect>) {
+        let isr = self
+            .known
+            .as_ref()
+            .map(|known| known.state.isr.clone())
+            .unwrap_or_default();
+        if let Role::Leader(leader) = &mut self.role
+            && leader.epoch == epoch
+        {
+            leader.isr = isr;
+            // A write at an older version can no longer take effect.
+            leader.pending = None;
+            self.advance(env, out);
+            return self.review(env, out);
+        }
+        let mut leader = Leader {
+            epoch,
+            epoch_start: self.log.end,
+            id,
+            since_ms: env.now_ms,
+            isr,
+            pending: None,
+            followers: BTreeMap::new(),
+            waiting: VecDeque::new(),
+            waiting_local: VecDeque::new(),
+            resigning: None,
+            contact_ms: env.now_ms,
+            enough_ms: env.now_ms,
+            no_joining_until_ms: 0,
+        };
+        // Elected again after the session expired: the log is the same, what waits goes on.
+        if let Role::Leader(old) = std::mem::replace(&mut self.role, Role::Idle) {
+            leader.waiting = old.waiting;
+            leader.waiting_local = old.waiting_local;
+        }
+        self.role = Role::Leader(Box::new(leader));
+        out.push(Effect::RoleChanged);
+        self.raise_epoch(epoch, out);
+        self.announce_to_all(out);
+        self.advance(env, out);
+        self.review(env, out);
+    }
+
+    fn announce_to_all(&self, out: &mut Vec<Effect>) {
+        let replicas = self
+            .known
+            .iter()
+            .flat_map(|known| &known.state.assignment.replicas);
+        for broker in replicas {
+            self.announce_to(*broker, out);
+        }
+    }
+
+    pub(super) fn announce_to(&self, to: BrokerId, out: &mut Vec<Effect>) {
+        let assigned = self
+            .known
+            .as_ref()
+            .is_some_and(|k| k.state.assignment.replicas.contains(&to));
+        let Role::Leader(leader) = &self.role else {
+            return;
+        };
+        if to == self.member.broker || !assigned {
+            return;
+        }
+        let announce = Announce {
+            epoch: leader.epoch,
+            leader: leader.id,
+        };
+        out.push(Effect::Send {
+            to,
+            stream: Stream::Live,
+            message: Message::Announce(announce),
+        });
+    }
+
+    pub(super) fn produce(&mut self, produce: Produce, env: &Env, out: &mut Vec<Effect>) {
+        if let Err(why) = self.may_accept(env) {
+            return out.push(Effect::Reject {
+                request: produce.request,
+                why,
+            });
+        }
+        match self.log.producers.check(&produce.header) {
+            Verdict::Append => self.append_produced(produce, out),
+            Verdict::Duplicate { base, last } => self.duplicate(&produce, base, last, out),
+            refused => {
+                let why = self.refusal(refused, &produce);
+                out.push(Effect::Reject {
+                    request: produce.request,
+                    why,
+                });
+            }
+        }
+    }
+
+    fn refusal(&self, verdict: Verdict, produce: &Produce) -> Refusal {
+        let (producer, sequence) = (produce.header.producer_id, produce.header.base_sequence);
+        match verdict {
+            Verdict::Forgotten { below } if below > self.high_watermark => {
+                let cause = format!(
+                    "producer {producer}'s sequence {sequence} is stored and not committed yet"
+                );
+                Refusal::new(ErrorCode::RequestTimedOut, cause)
+            }
+            Verdict::OutOfOrder { expected } => {
+                let cause =
+                    format!("producer {producer} sent sequence {sequence}, and {expected} is next");
+                Refusal::new(ErrorCode::OutOfOrderSequence, cause)
+            }
+            Verdict::Fenced { current } => {
+                let cause = format!("producer {producer} has epoch {current} by now");
+                Refusal::new(ErrorCode::InvalidProducerEpoch, cause)
+            }
+            Verdict::Forgotten { .. } | Verdict::Append | Verdict::Duplicate { .. } => {
+                let cause =
+                    format!("producer {producer}'s sequence {sequence} was stored long ago");
+                Refusal::new(ErrorCode::DuplicateSequence, cause)
+            }
+        }
+    }
+
+    /// Refused early, before anything is stored, if it could not be acknowledged soon: fewer
+    /// than min.insync replicas confirmed, or alive and not merely listed.
+    fn may_accept(&self, env: &Env) -> Result<(), Refusal> {
+        let Role::Leader(leader) = &self.role else {
+            return Err(Refusal::new(
+                ErrorCode::NotLeader,
+                "this broker does not lead the partition",
+            ));
+        };
+        if leader.resigning.is_some() {
+            return Err(Refusal::new(
+                ErrorCode::NotLeader,
+                "the leader is handing over",
+            ));
+        }
+        if self.log.changing {
+            return Err(Refusal::new(
+                ErrorCode::NoLeader,
+                "the leader is still cutting its log",
+            ));
+        }
+        if leader.waiting.len() + leader.waiting_local.len() >= self.config.pending_max {
+            return Err(Refusal::new(
+                ErrorCode::Throttled,
+                "too many requests wait for this partition",
+            ));
+        }
+        let alive = self.alive_in_sync(leader, env);
+        if alive < self.min_insync {
+            let cause = format!(
+                "{alive} in-sync replicas are alive and min.insync.replicas is {}",
+                self.min_insync
+            );
+            return Err(Refusal::new(ErrorCode::NotEnoughReplicas, cause));
+        }
+        Ok(())
+    }
+
+    pub(super) fn alive_in_sync(&self, leader: &Leader, env: &Env) -> usize {
+        leader
+            .isr
+            .iter()
+            .filter(|m| m.broker == self.member.broker || env.is_alive(m.broker))
+            .count()
+    }
+
+    fn append_produced(&mut self, produce: Produce, out: &mut Vec<Effect>) {
+        let Role::Leader(leader) = &mut self.role else {
+            return;
+        };
+        let append_time_ms = self.config.log_append_time.then_some(produce.wall_ms);
+        let place = Stamp {
+            base_offset: self.log.end,
+            leader_epoch: leader.epoch,
+            append_time_ms,
+        };
+        let (header, bytes) = match stamp(produce.bytes, place) {
+            Ok(stamped) => stamped,
+            Err(error) => {
+                let why = Refusal::new(error.code(), error.to_string());
+                return out.push(Effect::Reject {
+                    request: produce.request,
+                    why,
+                });
+            }
+        };
+        let batch = StoredBatch {
+            base: self.log.end,
+            last: header.last_offset(),
+            epoch: leader.epoch,
+            max_timestamp_ms: header.max_timestamp_ms,
+            bytes,
+        };
+        let waiting = Waiting {
+            request: produce.request,
+            base: batch.base,
+            end: batch.end(),
+            append_time_ms,
+            duplicate: false,
+        };
+        match produce.acks {
+            Acks::All => leader.waiting.push_back(waiting),
+            Acks::Leader => leader.waiting_local.push_back(waiting),
+        }
+        let previous_epoch = self.log.lineage.last_epoch().unwrap_or_default();
+        self.log.lineage.record(batch.epoch, batch.base);
+        self.log.producers.applied(&header, batch.base);
+        self.log.end = batch.end();
+        // Sent before the own disk is done: the two run side by side.
+        self.push_live(&batch, previous_epoch, out);
+        out.push(Effect::Append {
+            term: self.log.term,
+            batches: vec![batch],
+        });
+    }
+
+    /// To every follower that keeps up; one whose window is full is read for later.
+    fn push_live(&mut self, batch: &StoredBatch, previous_epoch: Epoch, out: &mut Vec<Effect>) {
+        let Role::Leader(leader) = &mut self.role else {
+            return;
+        };
+        for (broker, progress) in &mut leader.followers {
+            if progress.mode != Mode::Live {
+                continue;
+            }
+            if progress.unacked_bytes() + batch.len() as u64 > self.config.window_bytes {
+                progress.mode = Mode::CatchUp { reading: false };
+                continue;
+            }
+            let append = Append {
+                epoch: leader.epoch,
+                flow: progress.flow,
+                base: batch.base,
+                previous_epoch,
+                batches: vec![batch.clone()],
+                high_watermark: self.high_watermark,
+            };
+            progress.sent(&append.batches);
+            progress.sent_high_watermark = self.high_watermark;
+            out.push(Effect::Send {
+                to: *broker,
+                stream: Stream::Live,
+                message: Message::Append(append),
+            });
+        }
+    }
+
+    /// Stored before: acknowledged under the same conditions as the first time.
+    fn duplicate(&mut self, produce: &Produce, base: Offset, last: Offset, out: &mut Vec<Effect>) {
+        let Role::Leader(leader) = &mut self.role else {
+            return;
+        };
+        let waiting = Waiting {
+            request: produce.request,
+            base,
+            end: last.plus(1),
+            append_time_ms: None,
+            duplicate: true,
+        };
+        let (queue, safe) = match produce.acks {
+            Acks::All => (&mut leader.waiting, self.high_watermark),
+            Acks::Leader => (&mut leader.waiting_local, self.log.durable),
+        };
+        if waiting.end <= safe {
+            out.push(waiting.acknowledge());
+        } else {
+            // Kept in the order of offsets: a retry may come after later batches.
+            let at = queue.partition_point(|w| w.end <= waiting.end);
+            queue.insert(at, waiting);
+        }
+    }
+
+    pub(super) fn own_disk_advanced(&mut self, env: &Env, out: &mut Vec<Effect>) {
+        let Role::Leader(leader) = &mut self.role else {
+            return;
+        };
+        while let Some(waiting) = leader
+            .waiting_local
+            .pop_front_if(|w| w.end <= self.log.durable)
+        {
+            out.push(waiting.acknowledge());
+        }
+        self.advance(env, out);
+    }
+
+    /// Moves the high watermark to the smallest durable end over the in-sync replicas and
+    /// those of every write that may yet take effect ★, and acknowledges what lies below.
+    pub(super) fn advance(&mut self, env: &Env, out: &mut Vec<Effect>) {
+        let _ = env;
+        let Some(reached) = self.committed_end() else {
+            return;
+        };
+        if reached > self.high_watermark {
+            self.high_watermark = reached;
+            out.push(Effect::HighWatermark(reached));
+        }
+        let Role::Leader(leader) = &mut self.role else {
+            return;
+        };
+        while let Some(waiting) = leader
+            .waiting
+            .pop_front_if(|w| w.end <= self.high_watermark)
+        {
+            out.push(waiting.acknowledge());
+        }
+    }
+
+    /// None while nothing may be acknowledged: not the leader, too few confirmed in-sync
+    /// replicas, or the own epoch is not durable yet ★.
+    fn committed_end(&self) -> Option<Offset> {
+        let Role::Leader(leader) = &self.role else {
+            return None;
+        };
+        if self.log.changing
+            || self.saved_epoch < leader.epoch
+            || leader.confirmed() < self.min_insync
+        {
+            return None;
+        }
+        let mut end = self.log.durable;
+        for member in leader.must_have().filter(|m| **m != self.member) {
+            end = end.min(leader.acked(member)?);
+        }
+        Some(end)
+    }
+
+    pub(super) fn hello(&mut self, from: BrokerId, hello: Hello, env: &Env, out: &mut Vec<Effect>) {
+        if hello.epoch > self.highest_epoch {
+            self.fenced_by(hello.epoch, out);
+        }
+        let verdict = self.judge_hello(from, &hello);
+        if let (HelloVerdict::Accepted { truncate_to, .. }, Role::Leader(leader)) =
+            (&verdict, &mut self.role)
+        {
+            let progress = Progress::new(
+                hello.member,
+                hello.incarnation,
+                hello.flow,
+                *truncate_to,
+                env.now_ms,
+            );
+            leader.followers.insert(from, progress);
+        }
+        let changed_identity = self.replaces_member(&hello);
+        let reply = HelloReply {
+            epoch: self.highest_epoch,
+            flow: hello.flow,
+            verdict,
+        };
+        out.push(Effect::Send {
+            to: from,
+            stream: Stream::Live,
+            message: Message::HelloReply(reply),
+        });
+        if changed_identity {
+            self.review(env, out);
+        }
+    }
+
+    fn replaces_member(&self, hello: &Hello) -> bool {
+        let Role::Leader(leader) = &self.role else {
+            return false;
+        };
+        leader
+            .isr
+            .iter()
+            .any(|m| m.broker == hello.member.broker && *m != hello.member)
+    }
+
+    fn judge_hello(&self, from: BrokerId, hello: &Hello) -> HelloVerdict {
+        let Role::Leader(leader) = &self.role else {
+            return HelloVerdict::NotYet;
+        };
+        let assigned = self
+            .known
+            .as_ref()
+            .is_some_and(|k| k.state.assignment.replicas.contains(&from));
+        if hello.epoch < leader.epoch {
+            return HelloVerdict::Fenced;
+        }
+        if hello.epoch != leader.epoch
+            || hello.member.broker != from
+            || !assigned
+            || self.log.changing
+        {
+            return HelloVerdict::NotYet;
+        }
+        let in_sync = leader.isr.contains(&hello.member);
+        if in_sync && hello.end < self.high_watermark {
+            return HelloVerdict::Damaged;
+        }
+        let truncate_to = if hello.lineage.entries().is_empty() && hello.end <= self.log.end {
+            hello.end
+        } else {
+            self.log
+                .lineage
+                .common_end(self.log.end, &hello.lineage, hello.end)
+        };
+        if truncate_to < self.log.start {
+            return HelloVerdict::RestartAt(self.log.start);
+        }
+        if in_sync && truncate_to < self.high_watermark {
+            return HelloVerdict::Damaged;
+        }
+        HelloVerdict::Accepted {
+            truncate_to,
+            high_watermark: self.high_watermark,
+        }
+    }
+
+    /// Counts only if the epoch is equal, and flow, disk, generation and incarnation are those
+    /// of the Hello ★.
+    pub(super) fn ack(&mut self, from: BrokerId, ack: Ack, env: &Env, out: &mut Vec<Effect>) {
+        if ack.epoch > self.highest_epoch {
+            return self.fenced_by(ack.epoch, out);
+        }
+        let Role::Leader(leader) = &mut self.role else {
+            return;
+        };
+        if ack.epoch != leader.epoch {
+            return;
+        }
+        let Some(progress) = leader.followers.get_mut(&from) else {
+            return;
+        };
+        let same = progress.flow == ack.flow
+            && progress.member == ack.member
+            && progress.incarnation == ack.incarnation;
+        if !same || ack.durable_end > progress.next {
+            return;
+        }
+        if progress.mode == Mode::Greeting {
+            progress.mode = Mode::CatchUp { reading: false };
+        }
+        let news = progress.acknowledged(ack.durable_end, self.log.end, env.now_ms);
+        let outside = !leader.isr.contains(&ack.member);
+        if !outside {
+            leader.contact_ms = env.now_ms;
+        }
+        self.pump(from, out);
+        if news {
+            self.advance(env, out);
+        }
+        if outside || matches!(&self.role, Role::Leader(l) if l.resigning.is_some()) {
+            self.review(env, out);
+        }
+    }
+
+    /// Gives a follower that is behind its next piece, one at a time, or makes it live.
+    pub(super) fn pump(&mut self, to: BrokerId, out: &mut Vec<Effect>) {
+        let Role::Leader(leader) = &mut self.role else {
+            return;
+        };
+        let Some(progress) = leader.followers.get_mut(&to) else {
+            return;
+        };
+        if progress.mode != (Mode::CatchUp { reading: false }) || !progress.drained() {
+            return;
+        }
+        if progress.next >= self.log.end {
+            progress.mode = Mode::Live;
+            return;
+        }
+        progress.mode = Mode::CatchUp { reading: true };
+        out.push(Effect::ReadForFollower {
+            to,
+            flow: progress.flow,
+            from: progress.next,
+            max_bytes: self.config.catch_up_bytes,
+        });
+    }
+
+    pub(super) fn read_for_follower(
+        &mut self,
+        to: BrokerId,
+        flow: Flow,
+        batches: Vec<StoredBatch>,
+        env: &Env,
+        out: &mut Vec<Effect>,
+    ) {
+        let Role::Leader(leader) = &mut self.role else {
+            return;
+        };
+        let Some(progress) = leader.followers.get_mut(&to).filter(|p| p.flow == flow) else {
+            return;
+        };
+        if progress.mode != (Mode::CatchUp { reading: true }) {
+            return;
+        }
+        progress.mode = Mode::CatchUp { reading: false };
+        let next = progress.next;
+        let Some(first) = batches.first() else {
+            if next < self.log.start {
+                // Retention went past the follower: it has to begin anew.
+                leader.close_flow(to);
+                self.announce_to(to, out);
+            }
+            return;
+        };
+        let previous = next
+            .0
+            .checked_sub(1)
+            .and_then(|last| self.log.lineage.at(Offset(last)));
+        if first.base != next || batches.windows(2).any(|w| w[0].end() != w[1].base) {
+            leader.close_flow(to);
+            return self.announce_to(to, out);
+        }
+        progress.sent(&batches);
+        progress.sent_high_watermark = self.high_watermark;
+        // What was sent before is acknowledged, so nothing can be overtaken by the live stream.
+        let stream = if progress.next == self.log.end {
+            Stream::Live
+        } else {
+            Stream::CatchUp
+        };
+        if stream == Stream::Live {
+            progress.mode = Mode::Live;
+        }
+        let append = Append {
+            epoch: leader.epoch,
+            flow,
+            base: next,
+            previous_epoch: previous.map_or(Epoch::NONE, |(epoch, _)| epoch),
+            batches,
+            high_watermark: self.high_watermark,
+        };
+        out.push(Effect::Send {
+            to,
+            stream,
+            message: Message::Append(append),
+        });
+        let _ = env;
+    }
+
+    /// Tells idle followers how far the high watermark is, and prods whoever stands still.
+    pub(super) fn leader_tick(&mut self, env: &Env, out: &mut Vec<Effect>) {
+        let end = self.log.end;
+        let Role::Leader(leader) = &mut self.role else {
+            return;
+        };
+        let mut behind = Vec::new();
+        for (broker, progress) in &mut leader.followers {
+            progress.note_lag(end, env.now_ms);
+            behind.push(*broker);
+            let tell = progress.mode == Mode::Live && progress.drained();
+            if !tell || progress.sent_high_watermark >= self.high_watermark {
+                continue;
+            }
+            progress.sent_high_watermark = self.high_watermark;
+            let append = Append {
+                epoch: leader.epoch,
+                flow: progress.flow,
+                base: progress.next,
+                previous_epoch: self.log.lineage.last_epoch().unwrap_or_default(),
+                batches: Vec::new(),
+                high_watermark: self.high_watermark,
+            };
+            out.push(Effect::Send {
+                to: *broker,
+                stream: Stream::Live,
+                message: Message::Append(append),
+            });
+        }
+        for broker in behind {
+            self.pump(broker, out);
+        }
+        self.check_isolation(env, out);
+        self.review(env, out);
+    }
+}

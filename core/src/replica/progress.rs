@@ -1,0 +1,127 @@
+//! What a leader knows of one follower.
+
+use std::collections::VecDeque;
+
+use crate::ids::{Incarnation, Member, Offset};
+use crate::replica::{Flow, StoredBatch};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Mode {
+    /// Said Hello; its first acknowledgement is awaited before anything is sent.
+    Greeting,
+    /// Reads on its behalf are under way, or wait until what was sent is acknowledged.
+    CatchUp { reading: bool },
+    /// Gets every batch as it is appended.
+    Live,
+}
+
+/// One follower in one epoch of one leader. Exists from its Hello on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Progress {
+    pub(super) member: Member,
+    pub(super) incarnation: Incarnation,
+    pub(super) flow: Flow,
+    pub(super) mode: Mode,
+    /// Durable on the follower, as it acknowledged in this epoch and flow.
+    pub(super) acked: Option<Offset>,
+    /// The next offset to send.
+    pub(super) next: Offset,
+    unacked: VecDeque<(Offset, u64)>,
+    unacked_bytes: u64,
+    pub(super) sent_high_watermark: Offset,
+    /// The follower had everything up to `mark` of the time `mark_ms`.
+    mark: Offset,
+    mark_ms: u64,
+    caught_up_ms: u64,
+}
+
+impl Progress {
+    pub(super) fn new(
+        member: Member,
+        incarnation: Incarnation,
+        flow: Flow,
+        next: Offset,
+        now_ms: u64,
+    ) -> Self {
+        Self {
+            member,
+            incarnation,
+            flow,
+            mode: Mode::Greeting,
+            acked: None,
+            next,
+            unacked: VecDeque::new(),
+            unacked_bytes: 0,
+            sent_high_watermark: Offset::ZERO,
+            mark: next,
+            mark_ms: now_ms,
+            caught_up_ms: now_ms,
+        }
+    }
+
+    #[must_use]
+    pub fn acked(&self) -> Option<Offset> {
+        self.acked
+    }
+
+    #[must_use]
+    pub fn member(&self) -> Member {
+        self.member
+    }
+
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.mode == Mode::Live
+    }
+
+    pub(super) fn sent(&mut self, batches: &[StoredBatch]) {
+        for batch in batches {
+            self.unacked.push_back((batch.end(), batch.len() as u64));
+            self.unacked_bytes += batch.len() as u64;
+            self.next = batch.end();
+        }
+    }
+
+    pub(super) fn unacked_bytes(&self) -> u64 {
+        self.unacked_bytes
+    }
+
+    /// Takes an acknowledgement; returns whether it says anything new.
+    pub(super) fn acknowledged(&mut self, end: Offset, log_end: Offset, now_ms: u64) -> bool {
+        let news = self.acked.is_none_or(|acked| end > acked);
+        if news {
+            self.acked = Some(end);
+        }
+        while let Some((sent, bytes)) = self.unacked.front().copied()
+            && sent <= end
+        {
+            self.unacked.pop_front();
+            self.unacked_bytes -= bytes;
+        }
+        self.note_lag(log_end, now_ms);
+        news
+    }
+
+    /// Everything that was sent has been acknowledged.
+    pub(super) fn drained(&self) -> bool {
+        self.unacked.is_empty()
+    }
+
+    /// A follower is as far behind as the time since it last had all that the log held then.
+    pub(super) fn note_lag(&mut self, log_end: Offset, now_ms: u64) {
+        let acked = self.acked.unwrap_or(Offset::ZERO);
+        if acked >= log_end {
+            self.caught_up_ms = now_ms;
+        } else if acked >= self.mark {
+            self.caught_up_ms = self.caught_up_ms.max(self.mark_ms);
+        } else {
+            return;
+        }
+        self.mark = log_end;
+        self.mark_ms = now_ms;
+    }
+
+    pub(super) fn lag_ms(&self, now_ms: u64) -> u64 {
+        now_ms.saturating_sub(self.caught_up_ms)
+    }
+}
