@@ -5,9 +5,13 @@
 //! are gone then, and whoever needs them registers again on [`SessionState::Connected`] with
 //! another [`SessionId`].
 
+use std::collections::VecDeque;
+use std::time::Duration;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 /// A session's number; equals the `ephemeral_owner` of the nodes that it created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -57,10 +61,24 @@ pub struct Created {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
     /// Fails with `BadVersion` or `NoNode`; `None` only asks that the node exists.
-    Check { path: String, version: Option<i32> },
-    Create { path: String, data: Bytes, mode: CreateMode },
-    Set { path: String, data: Bytes, version: Option<i32> },
-    Delete { path: String, version: Option<i32> },
+    Check {
+        path: String,
+        version: Option<i32>,
+    },
+    Create {
+        path: String,
+        data: Bytes,
+        mode: CreateMode,
+    },
+    Set {
+        path: String,
+        data: Bytes,
+        version: Option<i32>,
+    },
+    Delete {
+        path: String,
+        version: Option<i32>,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,8 +86,12 @@ pub enum OpResult {
     Checked,
     /// The path, with its sequence number. (No stat: ZooKeeper 3.8.0 returns a wrong one inside
     /// a multi, ZOOKEEPER-4026.)
-    Created { path: String },
-    Set { version: i32 },
+    Created {
+        path: String,
+    },
+    Set {
+        version: i32,
+    },
     Deleted,
 }
 
@@ -118,6 +140,13 @@ pub struct MultiError {
     pub error: RegistryError,
 }
 
+impl From<RegistryError> for MultiError {
+    /// The transaction as a whole failed.
+    fn from(error: RegistryError) -> Self {
+        Self { index: None, error }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventKind {
     Created,
@@ -139,17 +168,49 @@ pub enum Event {
 #[derive(Debug)]
 pub struct Watch {
     events: mpsc::Receiver<Event>,
+    /// How long an event is under way: simulated networks only.
+    delay: Duration,
+    under_way: VecDeque<(Instant, Event)>,
 }
 
 impl Watch {
     #[must_use]
     pub fn new(events: mpsc::Receiver<Event>) -> Self {
-        Self { events }
+        Self::with_delay(events, Duration::ZERO)
     }
 
-    /// The next event; `None` when the registry is closed.
+    /// A watch whose events arrive `delay` after they happened. The delay counts on the
+    /// reader's clock, because simulated machines do not share one.
+    #[must_use]
+    pub fn with_delay(events: mpsc::Receiver<Event>, delay: Duration) -> Self {
+        Self {
+            events,
+            delay,
+            under_way: VecDeque::new(),
+        }
+    }
+
+    /// The next event; `None` when the registry is closed. Cancelling it loses nothing.
     pub async fn next(&mut self) -> Option<Event> {
-        self.events.recv().await
+        if self.delay.is_zero() {
+            return self.events.recv().await;
+        }
+        loop {
+            while let Ok(event) = self.events.try_recv() {
+                self.under_way
+                    .push_back((Instant::now() + self.delay, event));
+            }
+            let Some((due, _)) = self.under_way.front() else {
+                let event = self.events.recv().await?;
+                self.under_way
+                    .push_back((Instant::now() + self.delay, event));
+                continue;
+            };
+            tokio::time::sleep_until(*due).await;
+            if let Some((_, event)) = self.under_way.pop_front() {
+                return Some(event);
+            }
+        }
     }
 }
 
@@ -161,10 +222,20 @@ impl Watch {
 /// session time-out) with [`RegistryError::Unknown`] for a write.
 #[async_trait]
 pub trait Registry: Send + Sync + 'static {
-    async fn create(&self, path: &str, data: Bytes, mode: CreateMode) -> Result<Created, RegistryError>;
+    async fn create(
+        &self,
+        path: &str,
+        data: Bytes,
+        mode: CreateMode,
+    ) -> Result<Created, RegistryError>;
     async fn get(&self, path: &str) -> Result<(Bytes, Stat), RegistryError>;
     async fn exists(&self, path: &str) -> Result<Option<Stat>, RegistryError>;
-    async fn set(&self, path: &str, data: Bytes, version: Option<i32>) -> Result<Stat, RegistryError>;
+    async fn set(
+        &self,
+        path: &str,
+        data: Bytes,
+        version: Option<i32>,
+    ) -> Result<Stat, RegistryError>;
     async fn delete(&self, path: &str, version: Option<i32>) -> Result<(), RegistryError>;
     /// The names (not paths) of the children, sorted.
     async fn children(&self, path: &str) -> Result<Vec<String>, RegistryError>;
