@@ -9,3 +9,4 @@ pub mod v1 {
 }
 
 mod error;
+pub mod peer;
