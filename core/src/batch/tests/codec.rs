@@ -118,7 +118,7 @@ fn a_zstd_window_beyond_the_limit_is_refused() {
     // A frame header alone: magic, no single segment, window descriptor for 2^31 bytes.
     let packed = Bytes::from_static(&[0x28, 0xb5, 0x2f, 0xfd, 0x00, 21 << 3, 1, 0, 0]);
     let error = decompress(Codec::Zstd, &packed, CAP).unwrap_err();
-    assert!(matches!(error, BatchError::Decompress(_)), "{error}");
+    assert!(error.to_string().contains("memory"), "{error}");
 }
 
 #[test]
