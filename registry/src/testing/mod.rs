@@ -1,0 +1,7 @@
+//! For tests of this package and of others: real servers, a faulty network, the contract suite.
+
+pub mod contract;
+pub mod memory;
+pub mod proxy;
+pub mod server;
+pub mod zookeeper;
