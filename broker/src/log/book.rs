@@ -24,15 +24,7 @@ pub(super) struct Entry {
 
 impl Entry {
     pub(super) fn empty(id: TopicPartition, generation: Generation, start: Offset) -> Self {
-        Self {
-            id,
-            generation,
-            start,
-            end: start,
-            tail_epoch: Epoch::NONE,
-            highest_epoch: Epoch::NONE,
-            damage: None,
-        }
+        Self { id, generation, start, end: start, tail_epoch: Epoch::NONE, highest_epoch: Epoch::NONE, damage: None }
     }
 
     /// The first offset that the damage makes doubtful.
@@ -63,21 +55,15 @@ pub(super) struct Book {
 
 impl Book {
     pub(super) fn iter(&self) -> impl Iterator<Item = (LocalPartition, &Entry)> {
-        self.entries
-            .iter()
-            .map(|(partition, entry)| (*partition, entry))
+        self.entries.iter().map(|(partition, entry)| (*partition, entry))
     }
 
     pub(super) fn get(&self, partition: LocalPartition) -> Result<&Entry, LogError> {
-        self.entries
-            .get(&partition)
-            .ok_or(LogError::UnknownPartition(partition))
+        self.entries.get(&partition).ok_or(LogError::UnknownPartition(partition))
     }
 
     pub(super) fn get_mut(&mut self, partition: LocalPartition) -> Result<&mut Entry, LogError> {
-        self.entries
-            .get_mut(&partition)
-            .ok_or(LogError::UnknownPartition(partition))
+        self.entries.get_mut(&partition).ok_or(LogError::UnknownPartition(partition))
     }
 
     /// A number that no partition ever had in this directory.
@@ -103,9 +89,7 @@ impl Book {
         start: Offset,
     ) -> Result<LocalPartition, LogError> {
         if let Some(existing) = self.by_id.get(&id) {
-            return Err(LogError::Refused(format!(
-                "{id} exists already as {existing:?}"
-            )));
+            return Err(LogError::Refused(format!("{id} exists already as {existing:?}")));
         }
         let partition = LocalPartition(self.take_number()?);
         self.restore(partition, Entry::empty(id, generation, start));
@@ -113,10 +97,7 @@ impl Book {
     }
 
     pub(super) fn delete(&mut self, partition: LocalPartition) -> Result<Entry, LogError> {
-        let entry = self
-            .entries
-            .remove(&partition)
-            .ok_or(LogError::UnknownPartition(partition))?;
+        let entry = self.entries.remove(&partition).ok_or(LogError::UnknownPartition(partition))?;
         self.by_id.remove(&entry.id);
         Ok(entry)
     }
@@ -136,11 +117,7 @@ impl Book {
             for batch in &append.batches {
                 if batch.base != *end {
                     let (expected, found) = (*end, batch.base);
-                    return Err(LogError::NotContiguous {
-                        partition,
-                        expected,
-                        found,
-                    });
+                    return Err(LogError::NotContiguous { partition, expected, found });
                 }
                 check_header(batch)?;
                 *end = batch.last.plus(1);
@@ -159,20 +136,13 @@ impl Book {
                 entry.end = last.last.plus(1);
                 entry.tail_epoch = last.epoch;
             }
-            ends.push(DurableEnd {
-                partition: *partition,
-                end: entry.end,
-            });
+            ends.push(DurableEnd { partition: *partition, end: entry.end });
         }
         Ok(ends)
     }
 
     /// Whether the log may be cut at `to`, and whether that changes anything.
-    pub(super) fn check_truncate(
-        &self,
-        partition: LocalPartition,
-        to: Offset,
-    ) -> Result<bool, LogError> {
+    pub(super) fn check_truncate(&self, partition: LocalPartition, to: Offset) -> Result<bool, LogError> {
         let Entry { start, end, .. } = *self.get(partition)?;
         if to < start {
             return Err(LogError::BelowStart { at: to, start });
@@ -182,9 +152,7 @@ impl Book {
 
     fn accepts_loss(&self, partition: LocalPartition, to: Offset) -> bool {
         let entry = self.entries.get(&partition);
-        entry
-            .and_then(Entry::doubtful_from)
-            .is_some_and(|doubtful| to <= doubtful)
+        entry.and_then(Entry::doubtful_from).is_some_and(|doubtful| to <= doubtful)
     }
 
     /// Takes note of a truncation to `end`, whose last batch has the epoch `tail_epoch`.
@@ -205,17 +173,11 @@ impl Book {
     }
 
     /// Raises the start; says whether that changed anything.
-    pub(super) fn set_start(
-        &mut self,
-        partition: LocalPartition,
-        start: Offset,
-    ) -> Result<bool, LogError> {
+    pub(super) fn set_start(&mut self, partition: LocalPartition, start: Offset) -> Result<bool, LogError> {
         let entry = self.get_mut(partition)?;
         if start > entry.end {
             let end = entry.end;
-            return Err(LogError::Refused(format!(
-                "start {start} is beyond the end {end}"
-            )));
+            return Err(LogError::Refused(format!("start {start} is beyond the end {end}")));
         }
         let raised = start > entry.start;
         entry.start = entry.start.max(start);
@@ -230,10 +192,7 @@ impl Book {
     ) -> Result<(), LogError> {
         let entry = self.get_mut(partition)?;
         let highest_epoch = entry.highest_epoch;
-        *entry = Entry {
-            highest_epoch,
-            ..Entry::empty(entry.id, generation, start)
-        };
+        *entry = Entry { highest_epoch, ..Entry::empty(entry.id, generation, start) };
         Ok(())
     }
 }
@@ -241,14 +200,11 @@ impl Book {
 /// The caller's description of a batch has to be what the batch says itself: readers see only
 /// the latter.
 fn check_header(batch: &StoredBatch) -> Result<(), LogError> {
-    let read = frame::parse(batch.bytes.clone())
-        .map_err(|why| LogError::Refused(format!("not a batch: {why}")))?;
+    let read = frame::parse(batch.bytes.clone()).map_err(|why| LogError::Refused(format!("not a batch: {why}")))?;
     let fields = |b: &StoredBatch| (b.base, b.last, b.epoch, b.max_timestamp_ms);
     if fields(&read) != fields(batch) {
         let (said, found) = (fields(batch), fields(&read));
-        return Err(LogError::Refused(format!(
-            "the batch says {found:?}, its caller {said:?}"
-        )));
+        return Err(LogError::Refused(format!("the batch says {found:?}, its caller {said:?}")));
     }
     Ok(())
 }

@@ -11,9 +11,7 @@ use baton_core::{BrokerId, DiskId, Epoch, Generation, Offset, TopicId, TopicPart
 use bytes::Bytes;
 use futures::future::join_all;
 
-use super::{
-    Append, DurableEnd, Identity, LocalPartition, Log, LogError, PartitionMeta, StoredBatch,
-};
+use super::{Append, DurableEnd, Identity, LocalPartition, Log, LogError, PartitionMeta, StoredBatch};
 
 /// How the suite gets at an implementation.
 pub(crate) trait Harness {
@@ -72,21 +70,11 @@ macro_rules! contract_tests {
 pub(crate) use contract_tests;
 
 pub(crate) fn identity() -> Identity {
-    Identity {
-        cluster: uuid::Uuid::from_u128(0xc1),
-        broker: BrokerId(3),
-        disk: DiskId(0xd15c),
-    }
+    Identity { cluster: uuid::Uuid::from_u128(0xc1), broker: BrokerId(3), disk: DiskId(0xd15c) }
 }
 
 /// A valid batch of `count` records that hold nothing but `payload` bytes.
-pub(crate) fn batch(
-    base: u64,
-    count: u32,
-    epoch: u32,
-    timestamp: i64,
-    payload: usize,
-) -> StoredBatch {
+pub(crate) fn batch(base: u64, count: u32, epoch: u32, timestamp: i64, payload: usize) -> StoredBatch {
     let mut bytes = vec![0_u8; 61 + payload];
     let length = i32::try_from(bytes.len() - 12).unwrap();
     bytes[0..8].copy_from_slice(&base.to_be_bytes());
@@ -112,17 +100,11 @@ pub(crate) fn batch(
 }
 
 pub(crate) fn id(n: u32) -> TopicPartition {
-    TopicPartition {
-        topic: TopicId(0x70),
-        partition: n,
-    }
+    TopicPartition { topic: TopicId(0x70), partition: n }
 }
 
 pub(crate) fn one(partition: LocalPartition, batches: &[StoredBatch]) -> Vec<Append> {
-    vec![Append {
-        partition,
-        batches: batches.to_vec(),
-    }]
+    vec![Append { partition, batches: batches.to_vec() }]
 }
 
 async fn create(log: &Arc<dyn Log>, n: u32) -> LocalPartition {
@@ -132,16 +114,11 @@ async fn create(log: &Arc<dyn Log>, n: u32) -> LocalPartition {
 /// Ten records a batch, from offset `from`.
 fn tens(from: u64, count: u64, epoch: u32) -> Vec<StoredBatch> {
     let base = |n| from + n * 10;
-    (0..count)
-        .map(|n| batch(base(n), 10, epoch, 1_000 + base(n) as i64, 100))
-        .collect()
+    (0..count).map(|n| batch(base(n), 10, epoch, 1_000 + base(n) as i64, 100)).collect()
 }
 
 async fn read_all(log: &Arc<dyn Log>, partition: LocalPartition, from: u64) -> Vec<StoredBatch> {
-    log.read(partition, Offset(from), usize::MAX)
-        .await
-        .unwrap()
-        .batches
+    log.read(partition, Offset(from), usize::MAX).await.unwrap().batches
 }
 
 pub(crate) async fn appended_batches_are_read_back(harness: &mut impl Harness) {
@@ -150,13 +127,7 @@ pub(crate) async fn appended_batches_are_read_back(harness: &mut impl Harness) {
     let batches = tens(0, 5, 1);
     assert_eq!(read_all(&log, p, 0).await, vec![]);
     let ends = log.append(one(p, &batches)).await.unwrap();
-    assert_eq!(
-        ends,
-        vec![DurableEnd {
-            partition: p,
-            end: Offset(50)
-        }]
-    );
+    assert_eq!(ends, vec![DurableEnd { partition: p, end: Offset(50) }]);
     assert_eq!(read_all(&log, p, 0).await, batches);
     assert_eq!(read_all(&log, p, 50).await, vec![]);
     assert_eq!(read_all(&log, p, 70).await, vec![]);
@@ -169,20 +140,10 @@ pub(crate) async fn a_read_begins_with_the_batch_that_contains_its_offset(h: &mu
     log.append(one(p, &batches)).await.unwrap();
     for from in 100..140 {
         let first = (from - 100) as usize / 10;
-        assert_eq!(
-            read_all(&log, p, from).await,
-            batches[first..],
-            "from {from}"
-        );
+        assert_eq!(read_all(&log, p, from).await, batches[first..], "from {from}");
     }
     let below = log.read(p, Offset(99), 1).await;
-    assert_eq!(
-        below,
-        Err(LogError::BelowStart {
-            at: Offset(99),
-            start: Offset(100)
-        })
-    );
+    assert_eq!(below, Err(LogError::BelowStart { at: Offset(99), start: Offset(100) }));
 }
 
 pub(crate) async fn a_read_is_bounded_but_never_empty_before_the_end(h: &mut impl Harness) {
@@ -201,10 +162,7 @@ pub(crate) async fn appends_take_effect_in_the_order_of_their_calls(h: &mut impl
     let log = h.open();
     let p = create(&log, 0).await;
     let batches = tens(0, 50, 1);
-    let calls: Vec<_> = batches
-        .iter()
-        .map(|b| log.append(one(p, std::slice::from_ref(b))))
-        .collect();
+    let calls: Vec<_> = batches.iter().map(|b| log.append(one(p, std::slice::from_ref(b)))).collect();
     // Polled in reverse: the order of the calls counts.
     let results = join_all(calls.into_iter().rev()).await;
     for (n, result) in results.into_iter().rev().enumerate() {
@@ -222,18 +180,13 @@ pub(crate) async fn concurrent_appends_share_commits(h: &mut impl Harness) {
     }
     let before = log.usage().commits;
     for round in 0..5 {
-        let calls = partitions
-            .iter()
-            .map(|p| log.append(one(*p, &tens(round * 10, 1, 1))));
+        let calls = partitions.iter().map(|p| log.append(one(*p, &tens(round * 10, 1, 1))));
         for result in join_all(calls.collect::<Vec<_>>()).await {
             result.unwrap();
         }
     }
     let commits = log.usage().commits - before;
-    assert!(
-        (5..=100).contains(&commits),
-        "{commits} commits for 500 appends"
-    );
+    assert!((5..=100).contains(&commits), "{commits} commits for 500 appends");
 }
 
 pub(crate) async fn one_append_covers_many_partitions(h: &mut impl Harness) {
@@ -241,19 +194,13 @@ pub(crate) async fn one_append_covers_many_partitions(h: &mut impl Harness) {
     let mut appends = Vec::new();
     for n in 0..20 {
         let partition = create(&log, n).await;
-        appends.push(Append {
-            partition,
-            batches: tens(0, u64::from(n) % 3 + 1, 1),
-        });
+        appends.push(Append { partition, batches: tens(0, u64::from(n) % 3 + 1, 1) });
     }
     let before = log.usage().commits;
     let ends = log.append(appends.clone()).await.unwrap();
     assert_eq!(log.usage().commits - before, 1);
     for (append, end) in appends.iter().zip(ends) {
-        assert_eq!(
-            (end.partition, end.end.0),
-            (append.partition, append.batches.len() as u64 * 10)
-        );
+        assert_eq!((end.partition, end.end.0), (append.partition, append.batches.len() as u64 * 10));
         assert_eq!(read_all(&log, append.partition, 0).await, append.batches);
     }
 }
@@ -267,25 +214,12 @@ pub(crate) async fn a_gap_is_refused_and_writes_nothing(h: &mut impl Harness) {
         appends.extend(one(p, &tens(base, 1, 1)));
         let refused = log.append(appends).await;
         let (expected, found) = (Offset(20), Offset(base));
-        assert_eq!(
-            refused,
-            Err(LogError::NotContiguous {
-                partition: p,
-                expected,
-                found
-            })
-        );
+        assert_eq!(refused, Err(LogError::NotContiguous { partition: p, expected, found }));
     }
     let mut holed = tens(20, 3, 1);
     holed.remove(1);
-    assert!(matches!(
-        log.append(one(p, &holed)).await,
-        Err(LogError::NotContiguous { .. })
-    ));
-    assert!(matches!(
-        log.append(one(p, &[])).await,
-        Err(LogError::Refused(_))
-    ));
+    assert!(matches!(log.append(one(p, &holed)).await, Err(LogError::NotContiguous { .. })));
+    assert!(matches!(log.append(one(p, &[])).await, Err(LogError::Refused(_))));
     assert_eq!(read_all(&log, p, 0).await, tens(0, 2, 1));
     assert_eq!(read_all(&log, q, 0).await, vec![]);
     // The same partition twice in one call goes on where it stopped.
@@ -305,10 +239,7 @@ pub(crate) async fn a_mislabelled_batch_is_refused(h: &mut impl Harness) {
     bad[2].max_timestamp_ms = 1;
     bad[3].bytes = good.bytes.slice(1..);
     for batch in bad {
-        assert!(matches!(
-            log.append(one(p, &[batch])).await,
-            Err(LogError::Refused(_))
-        ));
+        assert!(matches!(log.append(one(p, &[batch])).await, Err(LogError::Refused(_))));
     }
     log.append(one(p, &[good])).await.unwrap();
 }
@@ -335,10 +266,7 @@ pub(crate) async fn truncation_removes_the_tail_and_the_log_goes_on(h: &mut impl
     log.truncate(p, Offset(0)).await.unwrap();
     assert_eq!(read_all(&log, p, 0).await, vec![]);
     log = h.reopen(log);
-    assert_eq!(
-        (log.recovered()[&p].end, &log.recovered()[&p].damage),
-        (Offset(0), &None)
-    );
+    assert_eq!((log.recovered()[&p].end, &log.recovered()[&p].damage), (Offset(0), &None));
     log.append(one(p, &tens(0, 1, 3))).await.unwrap();
     assert_eq!(read_all(&log, p, 0).await, tens(0, 1, 3));
 }
@@ -352,13 +280,7 @@ pub(crate) async fn truncation_inside_a_batch_removes_it(h: &mut impl Harness) {
     log.append(one(p, &tens(10, 1, 2))).await.unwrap();
     log.set_start(p, Offset(5)).await.unwrap();
     let below = log.truncate(p, Offset(4)).await;
-    assert_eq!(
-        below,
-        Err(LogError::BelowStart {
-            at: Offset(4),
-            start: Offset(5)
-        })
-    );
+    assert_eq!(below, Err(LogError::BelowStart { at: Offset(4), start: Offset(5) }));
 }
 
 pub(crate) async fn the_start_hides_what_is_below_it(h: &mut impl Harness) {
@@ -369,27 +291,15 @@ pub(crate) async fn the_start_hides_what_is_below_it(h: &mut impl Harness) {
     log.set_start(p, Offset(7)).await.unwrap();
     for _ in 0..2 {
         let below = log.read(p, Offset(24), 1).await;
-        assert_eq!(
-            below,
-            Err(LogError::BelowStart {
-                at: Offset(24),
-                start: Offset(25)
-            })
-        );
+        assert_eq!(below, Err(LogError::BelowStart { at: Offset(24), start: Offset(25) }));
         assert_eq!(read_all(&log, p, 25).await, tens(20, 3, 1));
         log = h.reopen(log);
         assert_eq!(log.recovered()[&p].start, Offset(25));
     }
-    assert!(matches!(
-        log.set_start(p, Offset(51)).await,
-        Err(LogError::Refused(_))
-    ));
+    assert!(matches!(log.set_start(p, Offset(51)).await, Err(LogError::Refused(_))));
     log.set_start(p, Offset(50)).await.unwrap();
     log = h.reopen(log);
-    assert_eq!(
-        (log.recovered()[&p].start, log.recovered()[&p].end),
-        (Offset(50), Offset(50))
-    );
+    assert_eq!((log.recovered()[&p].start, log.recovered()[&p].end), (Offset(50), Offset(50)));
     assert_eq!(log.recovered()[&p].damage, None);
     assert_eq!(read_all(&log, p, 50).await, vec![]);
     log.append(one(p, &tens(50, 1, 1))).await.unwrap();
@@ -402,10 +312,7 @@ pub(crate) async fn deleted_numbers_are_never_reused(h: &mut impl Harness) {
     for round in 0..6 {
         let p = create(&log, 0).await;
         assert!(seen.insert(p), "{p:?} was used before");
-        assert!(matches!(
-            log.create(id(0), Generation(0), Offset(0)).await,
-            Err(LogError::Refused(_))
-        ));
+        assert!(matches!(log.create(id(0), Generation(0), Offset(0)).await, Err(LogError::Refused(_))));
         assert_eq!(read_all(&log, p, 0).await, vec![]);
         log.append(one(p, &tens(0, 3, 1))).await.unwrap();
         log.delete(p).await.unwrap();
@@ -424,10 +331,7 @@ pub(crate) async fn deleted_partitions_stay_deleted(h: &mut impl Harness) {
     for _ in 0..2 {
         let unknown = LogError::UnknownPartition(p);
         assert_eq!(log.read(p, Offset(0), 1).await, Err(unknown.clone()));
-        assert_eq!(
-            log.append(one(p, &tens(30, 1, 1))).await,
-            Err(unknown.clone())
-        );
+        assert_eq!(log.append(one(p, &tens(30, 1, 1))).await, Err(unknown.clone()));
         assert_eq!(log.delete(p).await, Err(unknown));
         log = h.reopen(log);
         assert_eq!(log.recovered().keys().copied().collect::<Vec<_>>(), vec![q]);
@@ -439,11 +343,7 @@ pub(crate) async fn reset_begins_a_new_generation(h: &mut impl Harness) {
     let mut log = h.open();
     let p = create(&log, 0).await;
     log.append(one(p, &tens(0, 10, 1))).await.unwrap();
-    let meta = PartitionMeta {
-        highest_epoch: Epoch(4),
-        high_watermark: Offset(100),
-        ..Default::default()
-    };
+    let meta = PartitionMeta { highest_epoch: Epoch(4), high_watermark: Offset(100), ..Default::default() };
     log.save(p, meta).await.unwrap();
     let reset = log.reset(p, Generation(1), Offset(30));
     let refill = log.append(one(p, &tens(30, 2, 4)));
@@ -451,19 +351,13 @@ pub(crate) async fn reset_begins_a_new_generation(h: &mut impl Harness) {
     refill.await.unwrap();
     for _ in 0..2 {
         assert_eq!(read_all(&log, p, 30).await, tens(30, 2, 4));
-        assert!(matches!(
-            log.read(p, Offset(29), 1).await,
-            Err(LogError::BelowStart { .. })
-        ));
+        assert!(matches!(log.read(p, Offset(29), 1).await, Err(LogError::BelowStart { .. })));
         log = h.reopen(log);
         let found = &log.recovered()[&p];
         assert_eq!((found.id, found.generation), (id(0), Generation(1)));
         assert_eq!((found.start, found.end), (Offset(30), Offset(50)));
         assert_eq!(found.damage, None);
-        let meta = PartitionMeta {
-            highest_epoch: Epoch(4),
-            ..Default::default()
-        };
+        let meta = PartitionMeta { highest_epoch: Epoch(4), ..Default::default() };
         assert_eq!(found.meta, meta);
     }
     assert_eq!(log.find_time(p, 0).await.unwrap(), Some(Offset(30)));
@@ -485,9 +379,7 @@ pub(crate) async fn reopening_finds_what_was_acknowledged(h: &mut impl Harness) 
     }
     for round in 0..6_u64 {
         for p in &partitions {
-            log.append(one(*p, &tens(round * 20, 2, round as u32 + 1)))
-                .await
-                .unwrap();
+            log.append(one(*p, &tens(round * 20, 2, round as u32 + 1))).await.unwrap();
         }
         if round % 2 == 0 {
             log.close().await.unwrap();
@@ -497,10 +389,7 @@ pub(crate) async fn reopening_finds_what_was_acknowledged(h: &mut impl Harness) 
         for (n, p) in partitions.iter().enumerate() {
             let found = &log.recovered()[p];
             assert_eq!((found.id, found.start), (id(n as u32), Offset(0)));
-            assert_eq!(
-                (found.end, &found.damage),
-                (Offset((round + 1) * 20), &None)
-            );
+            assert_eq!((found.end, &found.damage), (Offset((round + 1) * 20), &None));
             assert_eq!(read_all(&log, *p, 0).await.len() as u64, (round + 1) * 2);
         }
     }
@@ -512,9 +401,7 @@ pub(crate) async fn meta_records_round_trip(h: &mut impl Harness) {
     assert_eq!(log.recovered().get(&p), None);
     let meta = PartitionMeta {
         highest_epoch: Epoch(9),
-        lineage: (1..200)
-            .map(|n| (Epoch(n), Offset(u64::from(n) << 33)))
-            .collect(),
+        lineage: (1..200).map(|n| (Epoch(n), Offset(u64::from(n) << 33))).collect(),
         high_watermark: Offset(u64::MAX >> 1),
         producers: Bytes::from(vec![7; 100_000]),
         producers_at: Offset(12),
@@ -531,28 +418,12 @@ pub(crate) async fn time_is_found_by_maximum_timestamp(h: &mut impl Harness) {
     let p = create(&log, 0).await;
     // Timestamps of producers need not rise.
     let stamps = [100, 50, 300, 200, 300, -5, 400];
-    let batches: Vec<_> = stamps
-        .iter()
-        .enumerate()
-        .map(|(n, t)| batch(n as u64 * 10, 10, 1, *t, 50))
-        .collect();
+    let batches: Vec<_> = stamps.iter().enumerate().map(|(n, t)| batch(n as u64 * 10, 10, 1, *t, 50)).collect();
     assert_eq!(log.find_time(p, 0).await, Ok(None));
     log.append(one(p, &batches)).await.unwrap();
     for _ in 0..2 {
-        for (time, at) in [
-            (-9, 0),
-            (60, 0),
-            (100, 0),
-            (101, 20),
-            (300, 20),
-            (301, 60),
-            (400, 60),
-        ] {
-            assert_eq!(
-                log.find_time(p, time).await,
-                Ok(Some(Offset(at))),
-                "time {time}"
-            );
+        for (time, at) in [(-9, 0), (60, 0), (100, 0), (101, 20), (300, 20), (301, 60), (400, 60)] {
+            assert_eq!(log.find_time(p, time).await, Ok(Some(Offset(at))), "time {time}");
         }
         assert_eq!(log.find_time(p, 401).await, Ok(None));
         log = h.reopen(log);
@@ -567,22 +438,13 @@ pub(crate) async fn unknown_partitions_are_errors(h: &mut impl Harness) {
     let log = h.open();
     let p = LocalPartition(77);
     let unknown = LogError::UnknownPartition(p);
-    assert_eq!(
-        log.append(one(p, &tens(0, 1, 1))).await,
-        Err(unknown.clone())
-    );
+    assert_eq!(log.append(one(p, &tens(0, 1, 1))).await, Err(unknown.clone()));
     assert_eq!(log.read(p, Offset(0), 1).await, Err(unknown.clone()));
     assert_eq!(log.find_time(p, 0).await, Err(unknown.clone()));
     assert_eq!(log.truncate(p, Offset(0)).await, Err(unknown.clone()));
     assert_eq!(log.set_start(p, Offset(0)).await, Err(unknown.clone()));
-    assert_eq!(
-        log.save(p, PartitionMeta::default()).await,
-        Err(unknown.clone())
-    );
-    assert_eq!(
-        log.reset(p, Generation(1), Offset(0)).await,
-        Err(unknown.clone())
-    );
+    assert_eq!(log.save(p, PartitionMeta::default()).await, Err(unknown.clone()));
+    assert_eq!(log.reset(p, Generation(1), Offset(0)).await, Err(unknown.clone()));
     assert_eq!(log.delete(p).await, Err(unknown));
 }
 
@@ -591,10 +453,7 @@ pub(crate) async fn a_full_disk_refuses_appends_only(h: &mut impl Harness) {
     let (p, q) = (create(&log, 0).await, create(&log, 1).await);
     log.append(one(p, &tens(0, 4, 1))).await.unwrap();
     h.set_full(true);
-    assert!(matches!(
-        log.append(one(p, &tens(40, 1, 1))).await,
-        Err(LogError::Full { .. })
-    ));
+    assert!(matches!(log.append(one(p, &tens(40, 1, 1))).await, Err(LogError::Full { .. })));
     assert!(log.usage().below_reserve);
     assert_eq!(read_all(&log, p, 0).await, tens(0, 4, 1));
     log.truncate(p, Offset(30)).await.unwrap();
@@ -602,10 +461,7 @@ pub(crate) async fn a_full_disk_refuses_appends_only(h: &mut impl Harness) {
     log.save(p, PartitionMeta::default()).await.unwrap();
     log.delete(q).await.unwrap();
     log = h.reopen(log);
-    assert_eq!(
-        (log.recovered()[&p].start, log.recovered()[&p].end),
-        (Offset(10), Offset(30))
-    );
+    assert_eq!((log.recovered()[&p].start, log.recovered()[&p].end), (Offset(10), Offset(30)));
     h.set_full(false);
     log.append(one(p, &tens(30, 1, 1))).await.unwrap();
     assert!(!log.usage().below_reserve);
@@ -620,10 +476,7 @@ pub(crate) async fn a_closed_log_refuses_everything(h: &mut impl Harness) {
     append.await.unwrap();
     close.await.unwrap();
     assert_eq!(late.await, Err(LogError::Closed));
-    assert_eq!(
-        log.append(one(p, &tens(10, 1, 1))).await,
-        Err(LogError::Closed)
-    );
+    assert_eq!(log.append(one(p, &tens(10, 1, 1))).await, Err(LogError::Closed));
     assert_eq!(log.read(p, Offset(0), 1).await, Err(LogError::Closed));
     log = h.reopen(log);
     assert_eq!(log.recovered()[&p].end, Offset(10));

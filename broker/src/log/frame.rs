@@ -42,10 +42,7 @@ mod tests {
         let built = batch(7, 3, 2, 1_000, 40);
         let read = verify(built.bytes.clone()).unwrap();
         assert_eq!(read, built);
-        assert_eq!(
-            (read.base, read.last, read.epoch),
-            (Offset(7), Offset(9), Epoch(2))
-        );
+        assert_eq!((read.base, read.last, read.epoch), (Offset(7), Offset(9), Epoch(2)));
     }
 
     #[test]

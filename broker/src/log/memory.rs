@@ -20,8 +20,7 @@ pub use disk::MemoryDisk;
 
 use super::operation::{Change, Operation, Waiting};
 use super::{
-    Append, DurableEnd, Identity, LocalPartition, Log, LogError, PartitionMeta, ReadBatches,
-    Recovered, Usage,
+    Append, DurableEnd, Identity, LocalPartition, Log, LogError, PartitionMeta, ReadBatches, Recovered, Usage,
 };
 
 /// How the simulated disk behaves in time.
@@ -36,11 +35,7 @@ pub struct MemoryOptions {
 
 impl Default for MemoryOptions {
     fn default() -> Self {
-        Self {
-            commit_latency: Duration::from_millis(1),
-            read_latency: Duration::ZERO,
-            queued_bytes_max: 256 << 20,
-        }
+        Self { commit_latency: Duration::from_millis(1), read_latency: Duration::ZERO, queued_bytes_max: 256 << 20 }
     }
 }
 
@@ -72,17 +67,8 @@ impl MemoryLog {
     #[must_use]
     pub fn open(disk: &MemoryDisk, options: MemoryOptions) -> Self {
         let (session, identity, recovered) = disk.open();
-        let shared = Shared {
-            disk: disk.clone(),
-            session,
-            options,
-            queue: Mutex::new(Queue::default()),
-        };
-        Self {
-            shared: Arc::new(shared),
-            identity,
-            recovered,
-        }
+        let shared = Shared { disk: disk.clone(), session, options, queue: Mutex::new(Queue::default()) };
+        Self { shared: Arc::new(shared), identity, recovered }
     }
 
     fn submit(&self, change: Change) -> Waiting {
@@ -128,8 +114,7 @@ impl Shared {
 
     /// One group: staged on the disk at once, durable and answered after the latency.
     async fn commit(&self, group: VecDeque<Operation>) {
-        let (replies, changes): (Vec<_>, Vec<_>) =
-            group.into_iter().map(|o| (o.reply, o.change)).unzip();
+        let (replies, changes): (Vec<_>, Vec<_>) = group.into_iter().map(|o| (o.reply, o.change)).unzip();
         self.disk.stage(self.session, changes);
         sleep(self.options.commit_latency + self.disk.slowness()).await;
         let mut answers = self.disk.sync(self.session).into_iter();
@@ -162,38 +147,22 @@ impl Log for MemoryLog {
         generation: Generation,
         start: Offset,
     ) -> BoxFuture<'static, Result<LocalPartition, LogError>> {
-        self.submit(Change::Create {
-            id,
-            generation,
-            start,
-        })
-        .created()
+        self.submit(Change::Create { id, generation, start }).created()
     }
 
     fn delete(&self, partition: LocalPartition) -> BoxFuture<'static, Result<(), LogError>> {
         self.submit(Change::Delete(partition)).changed()
     }
 
-    fn append(
-        &self,
-        appends: Vec<Append>,
-    ) -> BoxFuture<'static, Result<Vec<DurableEnd>, LogError>> {
+    fn append(&self, appends: Vec<Append>) -> BoxFuture<'static, Result<Vec<DurableEnd>, LogError>> {
         self.submit(Change::Append(appends)).ends()
     }
 
-    fn truncate(
-        &self,
-        partition: LocalPartition,
-        to: Offset,
-    ) -> BoxFuture<'static, Result<(), LogError>> {
+    fn truncate(&self, partition: LocalPartition, to: Offset) -> BoxFuture<'static, Result<(), LogError>> {
         self.submit(Change::Truncate { partition, to }).changed()
     }
 
-    fn set_start(
-        &self,
-        partition: LocalPartition,
-        start: Offset,
-    ) -> BoxFuture<'static, Result<(), LogError>> {
+    fn set_start(&self, partition: LocalPartition, start: Offset) -> BoxFuture<'static, Result<(), LogError>> {
         self.submit(Change::SetStart { partition, start }).changed()
     }
 
@@ -203,19 +172,10 @@ impl Log for MemoryLog {
         generation: Generation,
         start: Offset,
     ) -> BoxFuture<'static, Result<(), LogError>> {
-        self.submit(Change::Reset {
-            partition,
-            generation,
-            start,
-        })
-        .changed()
+        self.submit(Change::Reset { partition, generation, start }).changed()
     }
 
-    fn save(
-        &self,
-        partition: LocalPartition,
-        meta: PartitionMeta,
-    ) -> BoxFuture<'static, Result<(), LogError>> {
+    fn save(&self, partition: LocalPartition, meta: PartitionMeta) -> BoxFuture<'static, Result<(), LogError>> {
         self.submit(Change::Save { partition, meta }).changed()
     }
 
@@ -241,9 +201,7 @@ impl Log for MemoryLog {
         let shared = Arc::clone(&self.shared);
         async move {
             sleep(shared.options.read_latency + shared.disk.slowness()).await;
-            shared
-                .disk
-                .find_time(shared.session, partition, timestamp_ms)
+            shared.disk.find_time(shared.session, partition, timestamp_ms)
         }
         .boxed()
     }

@@ -6,12 +6,14 @@
 //!
 //! | module | what it does |
 //! |---|---|
+//! | [`fjall`] | the log on disk |
 //! | [`memory`] | the log of tests and simulation, on a disk that outlives it |
 //! | `operation` | what is waiting for a commit, and how its caller is answered |
 //! | `book` | which partitions there are, and which changes are allowed |
 //! | `frame` | the header and checksum of a stored batch |
 //! | `contract` | one suite of tests, run on every implementation |
 
+pub mod fjall;
 pub mod memory;
 
 mod book;
@@ -116,11 +118,7 @@ pub enum LogError {
     Refused(String),
     /// Nothing was written: the batches do not continue the log.
     #[error("the log of {partition:?} ends at {expected}, the batch starts at {found}")]
-    NotContiguous {
-        partition: LocalPartition,
-        expected: Offset,
-        found: Offset,
-    },
+    NotContiguous { partition: LocalPartition, expected: Offset, found: Offset },
     #[error("no such partition in this data directory: {0:?}")]
     UnknownPartition(LocalPartition),
     #[error("offset {at} is below the log's start {start}")]
@@ -193,25 +191,16 @@ pub trait Log: Send + Sync + 'static {
 
     /// One group commit for everything that was called meanwhile: one fsync for all partitions.
     /// Answers with the end of each partition named, in the order of `appends`.
-    fn append(&self, appends: Vec<Append>)
-    -> BoxFuture<'static, Result<Vec<DurableEnd>, LogError>>;
+    fn append(&self, appends: Vec<Append>) -> BoxFuture<'static, Result<Vec<DurableEnd>, LogError>>;
 
     /// Removes every batch whose last offset is at or above `to`; the witness is lowered first.
     /// `to` is a batch boundary; inside a batch, that batch goes too and the end is its base.
     /// At or above the end nothing happens; below the start is [`LogError::BelowStart`].
-    fn truncate(
-        &self,
-        partition: LocalPartition,
-        to: Offset,
-    ) -> BoxFuture<'static, Result<(), LogError>>;
+    fn truncate(&self, partition: LocalPartition, to: Offset) -> BoxFuture<'static, Result<(), LogError>>;
 
     /// Retention: nothing below `start` is read again. Never moves back; beyond the end it is
     /// [`LogError::Refused`] (a copy that is behind the leader's start is [`Log::reset`]).
-    fn set_start(
-        &self,
-        partition: LocalPartition,
-        start: Offset,
-    ) -> BoxFuture<'static, Result<(), LogError>>;
+    fn set_start(&self, partition: LocalPartition, start: Offset) -> BoxFuture<'static, Result<(), LogError>>;
 
     /// Empties a copy and begins a new generation at `start` (a damaged copy before its refill).
     /// The meta record starts again too, except for the highest epoch seen: a promise outlives
@@ -223,11 +212,7 @@ pub trait Log: Send + Sync + 'static {
         start: Offset,
     ) -> BoxFuture<'static, Result<(), LogError>>;
 
-    fn save(
-        &self,
-        partition: LocalPartition,
-        meta: PartitionMeta,
-    ) -> BoxFuture<'static, Result<(), LogError>>;
+    fn save(&self, partition: LocalPartition, meta: PartitionMeta) -> BoxFuture<'static, Result<(), LogError>>;
 
     /// Batches from the one that contains `from`, up to `max_bytes` but at least one; empty at
     /// or beyond the end. Checks CRC and contiguity of what it returns; damage behind the first

@@ -10,30 +10,13 @@ use super::{Append, DurableEnd, LocalPartition, LogError, PartitionMeta};
 /// One change of the log, in the terms of [`super::Log`].
 #[derive(Debug)]
 pub(super) enum Change {
-    Create {
-        id: TopicPartition,
-        generation: Generation,
-        start: Offset,
-    },
+    Create { id: TopicPartition, generation: Generation, start: Offset },
     Delete(LocalPartition),
     Append(Vec<Append>),
-    Truncate {
-        partition: LocalPartition,
-        to: Offset,
-    },
-    SetStart {
-        partition: LocalPartition,
-        start: Offset,
-    },
-    Reset {
-        partition: LocalPartition,
-        generation: Generation,
-        start: Offset,
-    },
-    Save {
-        partition: LocalPartition,
-        meta: PartitionMeta,
-    },
+    Truncate { partition: LocalPartition, to: Offset },
+    SetStart { partition: LocalPartition, start: Offset },
+    Reset { partition: LocalPartition, generation: Generation, start: Offset },
+    Save { partition: LocalPartition, meta: PartitionMeta },
     Close,
 }
 

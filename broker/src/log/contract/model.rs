@@ -35,21 +35,14 @@ struct Model {
 
 /// Runs every seed on a storage of its own. `BATON_SEED` names a single one.
 pub(crate) async fn run<H: Harness>(harness: impl Fn() -> H) {
-    let chosen = std::env::var("BATON_SEED")
-        .ok()
-        .and_then(|s| s.parse().ok());
+    let chosen = std::env::var("BATON_SEED").ok().and_then(|s| s.parse().ok());
     let seeds = chosen.map_or(0..SEEDS, |seed: u64| seed..seed + 1);
     for seed in seeds {
         println!("seed {seed} (BATON_SEED={seed} runs only this one)");
         let mut harness = harness();
         let mut log = harness.open();
         let random = StdRng::seed_from_u64(seed);
-        let mut model = Model {
-            random,
-            copies: BTreeMap::new(),
-            numbers: BTreeSet::new(),
-            epoch: 1,
-        };
+        let mut model = Model { random, copies: BTreeMap::new(), numbers: BTreeSet::new(), epoch: 1 };
         for _ in 0..STEPS {
             if model.random.random_ratio(1, 25) {
                 if model.random.random() {
@@ -92,23 +85,12 @@ impl Model {
         let start = self.random.random_range(0..50);
         let created = log.create(id, Generation(0), Offset(start)).await;
         if self.copies.contains_key(&id) {
-            assert!(
-                matches!(created, Err(LogError::Refused(_))),
-                "{id} twice: {created:?}"
-            );
+            assert!(matches!(created, Err(LogError::Refused(_))), "{id} twice: {created:?}");
             return;
         }
         let local = created.unwrap();
         assert!(self.numbers.insert(local), "{local:?} was used before");
-        self.copies.insert(
-            id,
-            Copy {
-                local,
-                start,
-                end: start,
-                ..Copy::default()
-            },
-        );
+        self.copies.insert(id, Copy { local, start, end: start, ..Copy::default() });
     }
 
     async fn delete(&mut self, log: &Arc<dyn Log>, chosen: TopicPartition) {
@@ -131,10 +113,7 @@ impl Model {
             batches.push(batch);
         }
         copy.batches.extend(batches.iter().cloned());
-        Append {
-            partition: copy.local,
-            batches,
-        }
+        Append { partition: copy.local, batches }
     }
 
     /// Several calls before the first answer.
@@ -150,20 +129,14 @@ impl Model {
         }
         for answer in join_all(calls).await {
             for end in answer.unwrap() {
-                assert!(
-                    self.copies
-                        .values()
-                        .any(|c| c.local == end.partition && c.end >= end.end.0)
-                );
+                assert!(self.copies.values().any(|c| c.local == end.partition && c.end >= end.end.0));
             }
         }
     }
 
     async fn read(&mut self, log: &Arc<dyn Log>, chosen: TopicPartition) {
         let copy = &self.copies[&chosen];
-        let from = self
-            .random
-            .random_range(copy.start.saturating_sub(3)..copy.end + 3);
+        let from = self.random.random_range(copy.start.saturating_sub(3)..copy.end + 3);
         let max_bytes = self.random.random_range(0..20_000);
         let read = log.read(copy.local, Offset(from), max_bytes).await;
         if from < copy.start {
@@ -178,11 +151,7 @@ impl Model {
             *n == 0 || bytes <= max_bytes
         });
         let expected: Vec<_> = bounded.map(|(_, b)| b.clone()).collect();
-        assert_eq!(
-            read.unwrap().batches,
-            expected,
-            "from {from}, {max_bytes} bytes"
-        );
+        assert_eq!(read.unwrap().batches, expected, "from {from}, {max_bytes} bytes");
     }
 
     async fn find_time(&mut self, log: &Arc<dyn Log>, chosen: TopicPartition) {
@@ -190,11 +159,7 @@ impl Model {
         let time = self.random.random_range(-20..1_020);
         let found = copy.batches.iter().find(|b| b.max_timestamp_ms >= time);
         let expected = found.map(|b| b.base.max(Offset(copy.start)));
-        assert_eq!(
-            log.find_time(copy.local, time).await,
-            Ok(expected),
-            "time {time}"
-        );
+        assert_eq!(log.find_time(copy.local, time).await, Ok(expected), "time {time}");
     }
 
     async fn truncate(&mut self, log: &Arc<dyn Log>, chosen: TopicPartition) {
@@ -202,11 +167,7 @@ impl Model {
         let to = if self.random.random_ratio(1, 4) {
             self.random.random_range(copy.start..=copy.end)
         } else {
-            let bases = copy
-                .batches
-                .iter()
-                .map(|b| b.base.0)
-                .filter(|b| *b >= copy.start);
+            let bases = copy.batches.iter().map(|b| b.base.0).filter(|b| *b >= copy.start);
             bases.choose(&mut self.random).unwrap_or(copy.end)
         };
         log.truncate(copy.local, Offset(to)).await.unwrap();
@@ -230,13 +191,8 @@ impl Model {
         copy.generation = copy.generation.next();
         (copy.start, copy.batches) = (self.random.random_range(0..200), Vec::new());
         copy.end = copy.start;
-        copy.meta = PartitionMeta {
-            highest_epoch: copy.meta.highest_epoch,
-            ..PartitionMeta::default()
-        };
-        log.reset(copy.local, copy.generation, Offset(copy.start))
-            .await
-            .unwrap();
+        copy.meta = PartitionMeta { highest_epoch: copy.meta.highest_epoch, ..PartitionMeta::default() };
+        log.reset(copy.local, copy.generation, Offset(copy.start)).await.unwrap();
     }
 
     async fn save(&mut self, log: &Arc<dyn Log>, chosen: TopicPartition) {
@@ -265,10 +221,7 @@ impl Model {
 
     async fn check_all(&self, log: &Arc<dyn Log>) {
         for copy in self.copies.values() {
-            let read = log
-                .read(copy.local, Offset(copy.start), usize::MAX)
-                .await
-                .unwrap();
+            let read = log.read(copy.local, Offset(copy.start), usize::MAX).await.unwrap();
             assert_eq!(read.batches, copy.batches);
         }
     }

@@ -9,8 +9,8 @@ use baton_core::{Epoch, Offset};
 use crate::log::book::{Book, Entry};
 use crate::log::operation::{Answer, Change, Done};
 use crate::log::{
-    Append, Damage, Identity, LocalPartition, LogError, PartitionMeta, ReadBatches, Recovered,
-    StoredBatch, Usage, frame,
+    Append, Damage, Identity, LocalPartition, LogError, PartitionMeta, ReadBatches, Recovered, StoredBatch, Usage,
+    frame,
 };
 
 /// A disk in memory, shared by the handles that open it one after another.
@@ -105,11 +105,7 @@ impl MemoryDisk {
         let Some(copy) = disk.copies.get_mut(&partition) else {
             return false;
         };
-        let Some(batch) = copy
-            .batches
-            .iter_mut()
-            .find(|b| b.base <= at && at <= b.last)
-        else {
+        let Some(batch) = copy.batches.iter_mut().find(|b| b.base <= at && at <= b.last) else {
             return false;
         };
         let mut bytes = batch.bytes.to_vec();
@@ -177,11 +173,7 @@ impl MemoryDisk {
         }
         disk.commits += 1;
         let apply = |change| {
-            if disk.closed {
-                Err(LogError::Closed)
-            } else {
-                disk.apply(change)
-            }
+            if disk.closed { Err(LogError::Closed) } else { disk.apply(change) }
         };
         staged.into_iter().map(apply).collect()
     }
@@ -228,11 +220,7 @@ impl MemoryDisk {
         let disk = self.lock();
         disk.check_open(session)?;
         let start = disk.book.get(partition)?.start;
-        let mut batches = disk
-            .copies
-            .get(&partition)
-            .into_iter()
-            .flat_map(|c| &c.batches);
+        let mut batches = disk.copies.get(&partition).into_iter().flat_map(|c| &c.batches);
         let found = batches.find(|b| b.last >= start && b.max_timestamp_ms >= timestamp_ms);
         Ok(found.map(|b| b.base.max(start)))
     }
@@ -262,16 +250,9 @@ impl Disk {
 
     fn apply(&mut self, change: Change) -> Answer {
         match change {
-            Change::Create {
-                id,
-                generation,
-                start,
-            } => {
+            Change::Create { id, generation, start } => {
                 let partition = self.book.create(id, generation, start)?;
-                let copy = Copy {
-                    witness: start,
-                    ..Copy::default()
-                };
+                let copy = Copy { witness: start, ..Copy::default() };
                 self.copies.insert(partition, copy);
                 return Ok(Done::Created(partition));
             }
@@ -286,22 +267,11 @@ impl Disk {
                 let batches = &mut self.copies.entry(partition).or_default().batches;
                 batches.drain(..batches.partition_point(|b| b.last < start));
             }
-            Change::Reset {
-                partition,
-                generation,
-                start,
-            } => {
+            Change::Reset { partition, generation, start } => {
                 self.book.reset(partition, generation, start)?;
                 let highest_epoch = self.book.get(partition)?.highest_epoch;
-                let meta = PartitionMeta {
-                    highest_epoch,
-                    ..PartitionMeta::default()
-                };
-                let copy = Copy {
-                    meta,
-                    witness: start,
-                    ..Copy::default()
-                };
+                let meta = PartitionMeta { highest_epoch, ..PartitionMeta::default() };
+                let copy = Copy { meta, witness: start, ..Copy::default() };
                 self.copies.insert(partition, copy);
             }
             Change::Save { partition, meta } => {
@@ -315,10 +285,7 @@ impl Disk {
 
     fn append(&mut self, appends: Vec<Append>) -> Answer {
         if self.faults.full {
-            return Err(LogError::Full {
-                free: 0,
-                reserve: 1,
-            });
+            return Err(LogError::Full { free: 0, reserve: 1 });
         }
         let ends = self.book.append(&appends)?;
         for Append { partition, batches } in appends {
@@ -336,10 +303,7 @@ impl Disk {
         let Entry { start, end, .. } = *self.book.get(partition)?;
         let copy = self.copies.entry(partition).or_default();
         let kept = copy.batches.partition_point(|b| b.last < to);
-        let cut = copy
-            .batches
-            .get(kept)
-            .map_or(to.min(end), |b| b.base.min(to));
+        let cut = copy.batches.get(kept).map_or(to.min(end), |b| b.base.min(to));
         copy.batches.truncate(kept);
         // A start inside the batch that goes leaves an empty log at that start.
         let end = cut.max(start);
@@ -352,15 +316,10 @@ impl Disk {
     fn find_damage(&mut self) {
         let partitions: Vec<_> = self.book.iter().map(|(partition, _)| partition).collect();
         for partition in partitions {
-            let (Ok(entry), Some(copy)) =
-                (self.book.get_mut(partition), self.copies.get(&partition))
-            else {
+            let (Ok(entry), Some(copy)) = (self.book.get_mut(partition), self.copies.get(&partition)) else {
                 continue;
             };
-            let bad = copy
-                .batches
-                .iter()
-                .find(|b| frame::verify(b.bytes.clone()).is_err());
+            let bad = copy.batches.iter().find(|b| frame::verify(b.bytes.clone()).is_err());
             if entry.end < copy.witness {
                 let (end, witness) = (entry.end, copy.witness);
                 entry.damage = Some(Damage::EndBelowWitness { end, witness });
@@ -372,11 +331,7 @@ impl Disk {
 
     fn recovered(&self) -> BTreeMap<LocalPartition, Recovered> {
         let recover = |(partition, entry): (LocalPartition, &Entry)| {
-            let meta = self
-                .copies
-                .get(&partition)
-                .map(|c| c.meta.clone())
-                .unwrap_or_default();
+            let meta = self.copies.get(&partition).map(|c| c.meta.clone()).unwrap_or_default();
             let recovered = Recovered {
                 partition,
                 id: entry.id,

@@ -1,0 +1,173 @@
+//! Makes the newest journal readable again after a crash.
+//!
+//! The store refuses to open a journal whose last batch is torn in certain ways, although
+//! nothing acknowledged is in that batch. So before the store is opened, the newest journal is
+//! cut after its last whole batch. Damage *inside* the synced part cuts off everything behind
+//! it as well; that is what the witness then notices.
+//!
+//! ```text
+//! batch  = start item… end
+//! start  = 1 ‖ items u32 ‖ sequence number u64
+//! item   = 2 ‖ kind u8 ‖ compression u8 ‖ keyspace u64 ‖ key length u16 ‖ value length u32
+//!            ‖ stored length u32 ‖ key ‖ value           or   4 ‖ keyspace u64
+//! end    = 3 ‖ XXH3 of the items u64 ‖ "FJL" 3
+//! ```
+//! All numbers are little-endian. Only the newest journal can be torn: the store syncs a
+//! journal before it begins the next.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufReader, ErrorKind, Read};
+use std::path::{Path, PathBuf};
+
+use xxhash_rust::xxh3::Xxh3;
+
+const MAGIC: [u8; 4] = *b"FJL\x03";
+/// The store reserves this much in a new journal; the rest of it is zeros.
+const CHUNK: usize = 64 << 10;
+
+/// What was cut off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Repair {
+    pub journal: PathBuf,
+    /// Bytes of whole batches, which stay.
+    pub kept: u64,
+    /// Bytes behind them that were not zero-filled reserve.
+    pub cut: u64,
+    pub why: &'static str,
+}
+
+/// The newest journal of a store; None if there is none yet.
+pub(super) fn newest_journal(store: &Path) -> io::Result<Option<(u64, PathBuf)>> {
+    let entries = match fs::read_dir(store) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    let mut newest = None;
+    for entry in entries {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|n| n.to_str());
+        let number = name.and_then(|n| n.strip_suffix(".jnl")?.parse().ok());
+        newest = newest.max(number.map(|n: u64| (n, path)));
+    }
+    Ok(newest)
+}
+
+/// Cuts the newest journal after its last whole batch.
+pub(super) fn repair(store: &Path) -> io::Result<Option<Repair>> {
+    let Some((_, journal)) = newest_journal(store)? else { return Ok(None) };
+    let (kept, why) = last_whole_batch(&journal)?;
+    let cut = used_behind(&journal, kept)?;
+    let file = OpenOptions::new().write(true).open(&journal)?;
+    if file.metadata()?.len() != kept {
+        file.set_len(kept)?;
+        file.sync_all()?;
+    }
+    Ok(Some(Repair { journal, kept, cut, why }))
+}
+
+/// Where the last whole batch ends, and what is wrong with what follows.
+fn last_whole_batch(journal: &Path) -> io::Result<(u64, &'static str)> {
+    let file = File::open(journal)?;
+    let mut scan = Scan { reader: BufReader::with_capacity(CHUNK, file), at: 0 };
+    let mut kept = 0;
+    loop {
+        match scan.batch() {
+            Ok(None) => kept = scan.at,
+            Ok(Some(why)) => return Ok((kept, why)),
+            Err(e) if e.kind() == ErrorKind::UnexpectedEof => return Ok((kept, "it ends there")),
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// How many bytes behind `from` belong to something: up to the last that is not zero.
+fn used_behind(journal: &Path, from: u64) -> io::Result<u64> {
+    use std::io::Seek;
+    let mut file = File::open(journal)?;
+    file.seek(io::SeekFrom::Start(from))?;
+    let mut buffer = vec![0; CHUNK];
+    let (mut at, mut used) = (0, 0);
+    loop {
+        let read = file.read(&mut buffer)?;
+        if read == 0 {
+            return Ok(used);
+        }
+        if let Some(last) = buffer[..read].iter().rposition(|b| *b != 0) {
+            used = at + last as u64 + 1;
+        }
+        at += read as u64;
+    }
+}
+
+struct Scan {
+    reader: BufReader<File>,
+    at: u64,
+}
+
+impl Scan {
+    /// Reads one batch; Some(why) if it is not a whole one.
+    fn batch(&mut self) -> io::Result<Option<&'static str>> {
+        let [tag] = self.take()?;
+        if tag != 1 {
+            return Ok(Some("no batch starts there"));
+        }
+        let items = u32::from_le_bytes(self.take()?);
+        let _sequence: [u8; 8] = self.take()?;
+        let mut hash = Xxh3::default();
+        for _ in 0..items {
+            if !self.item(&mut hash)? {
+                return Ok(Some("an item of the batch is damaged"));
+            }
+        }
+        let [tag] = self.take()?;
+        let sum = u64::from_le_bytes(self.take()?);
+        let magic: [u8; 4] = self.take()?;
+        if tag != 3 || magic != MAGIC {
+            return Ok(Some("the batch has no end"));
+        }
+        Ok((sum != hash.digest()).then_some("the checksum of the batch is wrong"))
+    }
+
+    /// Reads one item into the hash; false if it is none.
+    fn item(&mut self, hash: &mut Xxh3) -> io::Result<bool> {
+        let tag: [u8; 1] = self.take()?;
+        hash.update(&tag);
+        match tag {
+            [2] => {
+                let head: [u8; 20] = self.take()?;
+                hash.update(&head);
+                let key = u16::from_le_bytes([head[10], head[11]]);
+                let stored = u32::from_le_bytes([head[16], head[17], head[18], head[19]]);
+                self.hash_bytes(hash, u64::from(key) + u64::from(stored))?;
+                Ok(true)
+            }
+            [4] => {
+                let keyspace: [u8; 8] = self.take()?;
+                hash.update(&keyspace);
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    fn take<const N: usize>(&mut self) -> io::Result<[u8; N]> {
+        let mut bytes = [0; N];
+        self.reader.read_exact(&mut bytes)?;
+        self.at += N as u64;
+        Ok(bytes)
+    }
+
+    /// In pieces, so that a damaged length allocates nothing.
+    fn hash_bytes(&mut self, hash: &mut Xxh3, mut count: u64) -> io::Result<()> {
+        let mut buffer = [0; 8 << 10];
+        while count > 0 {
+            let piece = count.min(buffer.len() as u64) as usize;
+            self.reader.read_exact(&mut buffer[..piece])?;
+            hash.update(&buffer[..piece]);
+            self.at += piece as u64;
+            count -= piece as u64;
+        }
+        Ok(())
+    }
+}

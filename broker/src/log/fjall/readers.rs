@@ -1,0 +1,198 @@
+//! Reading: a few threads, so that callers never wait for a disk.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use baton_core::Offset;
+use bytes::Bytes;
+use fjall::UserValue;
+use tokio::sync::oneshot;
+
+use super::keys;
+use super::queue::{Queue, Taken};
+use super::store::{Reading, StoreError};
+use super::time;
+use super::view::{View, Visible};
+use crate::log::{Damage, LocalPartition, LogError, ReadBatches, StoredBatch, frame};
+
+/// A truncation or a reset in between makes a read start again; they are rare.
+const ATTEMPTS: usize = 8;
+/// Smaller values are copied: the store would keep the whole block alive for them.
+const SHARED_BYTES_MIN: usize = 512;
+
+/// One question to the log.
+pub(super) enum Request {
+    Batches {
+        partition: LocalPartition,
+        from: Offset,
+        max_bytes: usize,
+        reply: oneshot::Sender<Result<ReadBatches, LogError>>,
+    },
+    Time {
+        partition: LocalPartition,
+        timestamp_ms: i64,
+        reply: oneshot::Sender<Result<Option<Offset>, LogError>>,
+    },
+}
+
+impl Request {
+    /// Callers who stopped waiting are not an error.
+    pub(super) fn refuse(self, why: LogError) {
+        match self {
+            Self::Batches { reply, .. } => drop(reply.send(Err(why))),
+            Self::Time { reply, .. } => drop(reply.send(Err(why))),
+        }
+    }
+}
+
+/// What one thread works with.
+pub(super) struct Reader {
+    pub(super) reading: Reading,
+    pub(super) view: Arc<View>,
+    pub(super) queue: Arc<Queue<Request>>,
+}
+
+/// The end of one attempt.
+enum Attempt<T> {
+    Done(T),
+    /// It looked damaged; if nothing has changed meanwhile, it is.
+    Suspect(Damage),
+}
+
+impl Reader {
+    pub(super) fn run(self) {
+        loop {
+            match self.queue.take(1, Duration::from_secs(3600)) {
+                Taken::Items(requests) => requests.into_iter().for_each(|r| self.answer(r)),
+                Taken::Idle => {}
+                Taken::Closed => return,
+            }
+        }
+    }
+
+    fn answer(&self, request: Request) {
+        match request {
+            Request::Batches { partition, from, max_bytes, reply } => {
+                let read = |visible: &Visible| self.batches(visible, from, max_bytes);
+                drop(reply.send(self.attempt(partition, read)));
+            }
+            Request::Time { partition, timestamp_ms, reply } => {
+                let find = |visible: &Visible| self.find(visible, timestamp_ms);
+                drop(reply.send(self.attempt(partition, find)));
+            }
+        }
+    }
+
+    /// Reads until nothing was cut away while reading.
+    fn attempt<T>(
+        &self,
+        partition: LocalPartition,
+        read: impl Fn(&Visible) -> Result<Attempt<T>, ReadError>,
+    ) -> Result<T, LogError> {
+        let mut before = self.view.get(partition)?;
+        for _ in 0..ATTEMPTS {
+            let attempt = read(&before);
+            let after = self.view.get(partition)?;
+            let same = |v: &Visible| (v.prefix, v.start, v.cuts);
+            let unchanged = same(&before) == same(&after);
+            match attempt {
+                Ok(Attempt::Done(found)) if unchanged => return Ok(found),
+                Ok(Attempt::Suspect(damage)) if unchanged => return Err(LogError::Damaged(damage)),
+                Err(ReadError::Log(error)) => return Err(error),
+                Err(ReadError::Store(error)) => return Err(LogError::Failed(error.to_string())),
+                Ok(_) => before = after,
+            }
+        }
+        Err(LogError::Overloaded { queued: 0, limit: 0 })
+    }
+
+    fn batches(&self, visible: &Visible, from: Offset, max_bytes: usize) -> Result<Attempt<ReadBatches>, ReadError> {
+        let Visible { prefix, start, end, .. } = *visible;
+        if from < start {
+            return Err(ReadError::Log(LogError::BelowStart { at: from, start }));
+        }
+        let mut found = ReadBatches::default();
+        if from >= end {
+            return Ok(Attempt::Done(found));
+        }
+        let mut bytes = 0;
+        let mut expected = None;
+        for item in self.reading.log.range(keys::batches_from(prefix, from)) {
+            let (key, value) = item.into_inner().map_err(StoreError::from)?;
+            if !found.batches.is_empty() && bytes + value.len() > max_bytes {
+                return Ok(Attempt::Done(found));
+            }
+            match check(&key, value, expected, from) {
+                Ok(batch) if batch.last >= end => break,
+                Ok(batch) => {
+                    bytes += batch.bytes.len();
+                    expected = Some(batch.last.plus(1));
+                    found.batches.push(batch);
+                }
+                // The next read begins here and reports it.
+                Err(_) if !found.batches.is_empty() => return Ok(Attempt::Done(found)),
+                Err(damage) => return Ok(Attempt::Suspect(damage)),
+            }
+        }
+        match expected {
+            // What was promised is not there.
+            None => Ok(Attempt::Suspect(Damage::Gap { expected: from, found: end })),
+            Some(_) => Ok(Attempt::Done(found)),
+        }
+    }
+
+    fn find(&self, visible: &Visible, timestamp_ms: i64) -> Result<Attempt<Option<Offset>>, ReadError> {
+        let Visible { prefix, start, end, .. } = *visible;
+        let from = time::begin_at(&self.reading, prefix, timestamp_ms)?.max(start);
+        let mut expected = None;
+        for item in self.reading.log.range(keys::batches_from(prefix, from)) {
+            let (key, value) = item.into_inner().map_err(StoreError::from)?;
+            match check(&key, value, expected, from) {
+                Ok(batch) if batch.last >= end => break,
+                Ok(batch) if batch.max_timestamp_ms >= timestamp_ms => {
+                    return Ok(Attempt::Done(Some(batch.base.max(start))));
+                }
+                Ok(batch) => expected = Some(batch.last.plus(1)),
+                Err(damage) => return Ok(Attempt::Suspect(damage)),
+            }
+        }
+        Ok(Attempt::Done(None))
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum ReadError {
+    #[error("{0}")]
+    Log(LogError),
+    #[error("{0}")]
+    Store(#[from] StoreError),
+}
+
+/// Checks one stored batch: its key, its checksum, and that it continues at `expected`; the
+/// first one contains `from`.
+pub(super) fn check(
+    key: &[u8],
+    value: UserValue,
+    expected: Option<Offset>,
+    from: Offset,
+) -> Result<StoredBatch, Damage> {
+    let at = expected.unwrap_or(from);
+    let batch = frame::verify(bytes(value)).map_err(|_| Damage::BadChecksum { at })?;
+    let last = keys::parse_batch(key).map(|(_, last)| last);
+    let continues = match expected {
+        Some(expected) => batch.base == expected,
+        None => batch.base <= from,
+    };
+    if !continues {
+        return Err(Damage::Gap { expected: at, found: batch.base });
+    }
+    if last != Some(batch.last) {
+        return Err(Damage::BadChecksum { at });
+    }
+    Ok(batch)
+}
+
+/// A value of the store as shared bytes.
+pub(super) fn bytes(value: UserValue) -> Bytes {
+    if value.len() < SHARED_BYTES_MIN { Bytes::copy_from_slice(&value) } else { Bytes::from_owner(value) }
+}
