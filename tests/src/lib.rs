@@ -1,1 +1,4 @@
+//! What the tests of all packages share: simulated networks.
 #![forbid(unsafe_code)]
+
+pub mod net;
