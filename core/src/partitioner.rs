@@ -15,12 +15,7 @@ pub fn partition_for_key(key: &[u8], partitions: NonZeroU32) -> u32 {
 /// the last batch if there is a choice. Only `available` partitions (those with a leader) are
 /// chosen; if there are none, any of all, for the leader may be there when it is sent.
 #[must_use]
-pub fn sticky_partition(
-    random: u32,
-    last: Option<u32>,
-    available: &[u32],
-    partitions: NonZeroU32,
-) -> u32 {
+pub fn sticky_partition(random: u32, last: Option<u32>, available: &[u32], partitions: NonZeroU32) -> u32 {
     let among = |count: usize| random as usize % count.max(1);
     match (available, last) {
         ([], _) => random % partitions,

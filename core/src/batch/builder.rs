@@ -4,9 +4,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::header::Attributes;
 use super::record::{RecordBody, count_len};
-use super::{
-    BatchError, CRC_FROM, Codec, HEADER_LEN, LENGTH_PREFIX, MAGIC, RecordHeader, compress,
-};
+use super::{BatchError, CRC_FROM, Codec, HEADER_LEN, LENGTH_PREFIX, MAGIC, RecordHeader, compress};
 use crate::ids::{ProducerEpoch, ProducerId};
 
 /// Who sends the batch, and the sequence number of its first record.
@@ -58,13 +56,7 @@ impl BatchBuilder {
         let mut buffer = BytesMut::new();
         buffer.put_bytes(0, HEADER_LEN);
         let max_bytes = max_bytes.min(ENCODED_BYTES_MAX);
-        Self {
-            buffer,
-            max_bytes,
-            count: 0,
-            base_timestamp_ms: -1,
-            max_timestamp_ms: -1,
-        }
+        Self { buffer, max_bytes, count: 0, base_timestamp_ms: -1, max_timestamp_ms: -1 }
     }
 
     /// Adds a record, its timestamp in milliseconds since 1970. The first record is taken
@@ -79,37 +71,20 @@ impl BatchBuilder {
         value: Option<&[u8]>,
         headers: &[RecordHeader],
     ) -> Result<Pushed, BatchError> {
-        let base = if self.count == 0 {
-            timestamp_ms
-        } else {
-            self.base_timestamp_ms
-        };
+        let base = if self.count == 0 { timestamp_ms } else { self.base_timestamp_ms };
         let timestamp_delta = timestamp_ms.wrapping_sub(base);
-        let body = RecordBody {
-            timestamp_delta,
-            offset_delta: self.count,
-            key,
-            value,
-            headers,
-        };
+        let body = RecordBody { timestamp_delta, offset_delta: self.count, key, value, headers };
         let len = body.len();
         let size = len.saturating_add(count_len(len));
         if size > ENCODED_BYTES_MAX {
-            return Err(BatchError::TooLarge {
-                size,
-                max: ENCODED_BYTES_MAX,
-            });
+            return Err(BatchError::TooLarge { size, max: ENCODED_BYTES_MAX });
         }
         if self.count > 0 && self.buffer.len() + size > self.max_bytes {
             return Ok(Pushed::Full);
         }
         self.buffer.reserve(size);
         body.encode(&mut self.buffer);
-        self.max_timestamp_ms = if self.count == 0 {
-            base
-        } else {
-            self.max_timestamp_ms.max(timestamp_ms)
-        };
+        self.max_timestamp_ms = if self.count == 0 { base } else { self.max_timestamp_ms.max(timestamp_ms) };
         self.base_timestamp_ms = base;
         self.count += 1;
         Ok(Pushed::Added)
@@ -151,10 +126,8 @@ impl BatchBuilder {
             }
         };
         let size = batch.len();
-        let length = i32::try_from(size - LENGTH_PREFIX).map_err(|_| BatchError::TooLarge {
-            size,
-            max: ENCODED_BYTES_MAX,
-        })?;
+        let length =
+            i32::try_from(size - LENGTH_PREFIX).map_err(|_| BatchError::TooLarge { size, max: ENCODED_BYTES_MAX })?;
         let times = (self.base_timestamp_ms, self.max_timestamp_ms);
         write_header(&mut batch, length, self.count, times, options);
         Ok(batch.freeze())
@@ -169,15 +142,9 @@ fn write_header(
     (base_timestamp_ms, max_timestamp_ms): (i64, i64),
     options: &BuildOptions,
 ) {
-    let transactional = if options.transactional {
-        Attributes::TRANSACTIONAL
-    } else {
-        0
-    };
+    let transactional = if options.transactional { Attributes::TRANSACTIONAL } else { 0 };
     let attributes = i16::from(options.codec.id()) | transactional;
-    let (id, epoch, sequence) = options
-        .producer
-        .map_or((-1, -1, -1), |p| (p.id.0, p.epoch.0, p.base_sequence));
+    let (id, epoch, sequence) = options.producer.map_or((-1, -1, -1), |p| (p.id.0, p.epoch.0, p.base_sequence));
     let mut header = BytesMut::with_capacity(HEADER_LEN);
     header.put_i64(0);
     header.put_i32(length);

@@ -69,10 +69,7 @@ impl FromStr for Codec {
     type Err = NotACodec;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Self::ALL
-            .into_iter()
-            .find(|codec| codec.name() == text)
-            .ok_or_else(|| NotACodec(text.to_owned()))
+        Self::ALL.into_iter().find(|codec| codec.name() == text).ok_or_else(|| NotACodec(text.to_owned()))
     }
 }
 
@@ -130,9 +127,7 @@ fn gzip(plain: &[u8]) -> io::Result<Vec<u8>> {
 
 /// Independent blocks of 64 KiB: what Kafka's Java client writes and can read.
 fn lz4(plain: &[u8]) -> io::Result<Vec<u8>> {
-    let info = FrameInfo::new()
-        .block_size(BlockSize::Max64KB)
-        .block_mode(BlockMode::Independent);
+    let info = FrameInfo::new().block_size(BlockSize::Max64KB).block_mode(BlockMode::Independent);
     let mut encoder = FrameEncoder::with_frame_info(info, Vec::new());
     encoder.write_all(plain)?;
     encoder.finish().map_err(io::Error::other)
@@ -144,9 +139,7 @@ const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 
 fn unzstd(packed: &Bytes, max: usize) -> Result<Bytes, BatchError> {
     let mut decoder = zstd::Decoder::with_buffer(&packed[..]).map_err(broken)?;
-    decoder
-        .window_log_max(ZSTD_WINDOW_LOG_MAX)
-        .map_err(broken)?;
+    decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(broken)?;
     read_capped(decoder, max)
 }
 
@@ -181,13 +174,9 @@ fn unsnappy(packed: &Bytes, max: usize) -> Result<Bytes, BatchError> {
         snappy_block(packed, max, &mut plain)?;
         return Ok(plain.freeze());
     }
-    let mut rest = packed
-        .get(XERIAL_HEADER.len()..)
-        .ok_or_else(|| broken("cut in its header"))?;
+    let mut rest = packed.get(XERIAL_HEADER.len()..).ok_or_else(|| broken("cut in its header"))?;
     while !rest.is_empty() {
-        let (length, tail) = rest
-            .split_first_chunk()
-            .ok_or_else(|| broken("cut in a length"))?;
+        let (length, tail) = rest.split_first_chunk().ok_or_else(|| broken("cut in a length"))?;
         let block = usize::try_from(i32::from_be_bytes(*length))
             .ok()
             .and_then(|length| tail.get(..length))
@@ -210,9 +199,33 @@ fn snappy_block(block: &[u8], max: usize, plain: &mut BytesMut) -> Result<(), Ba
     }
     let start = plain.len();
     plain.resize(start + claimed, 0);
-    let written = snap::raw::Decoder::new()
-        .decompress(block, &mut plain[start..])
-        .map_err(broken)?;
+    let written = snap::raw::Decoder::new().decompress(block, &mut plain[start..]).map_err(broken)?;
     plain.truncate(start + written);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Zeros without end, and an error for whoever reads more than `left`.
+    struct Endless {
+        left: usize,
+    }
+
+    impl Read for Endless {
+        fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+            let left = self.left.checked_sub(buf.len());
+            self.left = left.ok_or_else(|| io::Error::other("inflated beyond the cap"))?;
+            buf.fill(0);
+            Ok(buf.len())
+        }
+    }
+
+    #[test]
+    fn inflating_stops_one_byte_above_the_cap() {
+        let max = 100_000;
+        let bomb = read_capped(Endless { left: max + 1 }, max);
+        assert_eq!(bomb, Err(BatchError::Bomb { max }));
+    }
 }

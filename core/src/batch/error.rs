@@ -33,9 +33,7 @@ pub enum BatchError {
     BadLastOffsetDelta { delta: i32, count: i32 },
     #[error("the base offset is {0}; with its records it leaves the range of offsets")]
     BadBaseOffset(i64),
-    #[error(
-        "the producer's numbers make no sense: id {id}, epoch {epoch}, base sequence {sequence}"
-    )]
+    #[error("the producer's numbers make no sense: id {id}, epoch {epoch}, base sequence {sequence}")]
     BadSequence { id: i64, epoch: i16, sequence: i32 },
     #[error("a transactional batch needs a producer id")]
     TransactionalWithoutProducer,

@@ -10,38 +10,19 @@ use crate::ids::{ProducerEpoch, ProducerId};
 const GOLDEN: &str = include_str!("golden/kafka-clients-3.9.1.txt");
 
 /// The golden batches that a producer may send, and the one with a control record.
-pub const GOLDEN_PRODUCED: [&str; 7] = [
-    "none",
-    "idempotent",
-    "transactional",
-    "gzip",
-    "snappy",
-    "lz4",
-    "zstd",
-];
+pub const GOLDEN_PRODUCED: [&str; 7] = ["none", "idempotent", "transactional", "gzip", "snappy", "lz4", "zstd"];
 
 pub fn golden(name: &str) -> Bytes {
-    let line = GOLDEN
-        .lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    let line = GOLDEN.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     let hex = line.expect("no such golden batch");
-    (0..hex.len() / 2)
-        .map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).unwrap())
-        .collect()
+    (0..hex.len() / 2).map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).unwrap()).collect()
 }
 
 /// The records in each of the produced golden batches: timestamp, key, value, headers.
 pub fn golden_records() -> Vec<Plain> {
     let text = Bytes::from_static;
-    let headers = [
-        ("h", Some(text(b"x"))),
-        ("h", None),
-        ("", Some(Bytes::new())),
-    ];
-    let headers = headers.map(|(key, value)| RecordHeader {
-        key: key.into(),
-        value,
-    });
+    let headers = [("h", Some(text(b"x"))), ("h", None), ("", Some(Bytes::new()))];
+    let headers = headers.map(|(key, value)| RecordHeader { key: key.into(), value });
     vec![
         Plain {
             timestamp_ms: 1_700_000_000_000,
@@ -49,16 +30,8 @@ pub fn golden_records() -> Vec<Plain> {
             value: Some(text(b"v1")),
             headers: headers.to_vec(),
         },
-        Plain {
-            timestamp_ms: 1_700_000_000_005,
-            value: Some(Bytes::new()),
-            ..Plain::default()
-        },
-        Plain {
-            timestamp_ms: 1_699_999_999_997,
-            key: Some(Bytes::new()),
-            ..Plain::default()
-        },
+        Plain { timestamp_ms: 1_700_000_000_005, value: Some(Bytes::new()), ..Plain::default() },
+        Plain { timestamp_ms: 1_699_999_999_997, key: Some(Bytes::new()), ..Plain::default() },
         Plain {
             timestamp_ms: 1_700_000_000_001,
             key: Some(text(b"k4")),
@@ -79,19 +52,8 @@ pub struct Plain {
 
 impl From<Record> for Plain {
     fn from(record: Record) -> Self {
-        let Record {
-            timestamp_ms,
-            key,
-            value,
-            headers,
-            ..
-        } = record;
-        Self {
-            timestamp_ms,
-            key,
-            value,
-            headers,
-        }
+        let Record { timestamp_ms, key, value, headers, .. } = record;
+        Self { timestamp_ms, key, value, headers }
     }
 }
 
@@ -99,12 +61,7 @@ impl From<Record> for Plain {
 pub fn build(records: &[Plain], options: &BuildOptions) -> Bytes {
     let mut builder = BatchBuilder::new(usize::MAX);
     for r in records {
-        let pushed = builder.push(
-            r.timestamp_ms,
-            r.key.as_deref(),
-            r.value.as_deref(),
-            &r.headers,
-        );
+        let pushed = builder.push(r.timestamp_ms, r.key.as_deref(), r.value.as_deref(), &r.headers);
         assert_eq!(pushed, Ok(Pushed::Added));
     }
     builder.build(options).unwrap()
@@ -118,13 +75,7 @@ pub fn simple(count: usize, codec: Codec) -> Bytes {
         ..Plain::default()
     };
     let records: Vec<_> = (0..count).map(record).collect();
-    build(
-        &records,
-        &BuildOptions {
-            codec,
-            ..BuildOptions::default()
-        },
-    )
+    build(&records, &BuildOptions { codec, ..BuildOptions::default() })
 }
 
 /// `batch` with other bytes at `at`, and a CRC that agrees with them.
@@ -166,12 +117,7 @@ fn plain() -> impl Strategy<Value = Plain> {
         proptest::option::of(bytes()),
         proptest::collection::vec(header, 0..4),
     )
-        .prop_map(|(timestamp_ms, key, value, headers)| Plain {
-            timestamp_ms,
-            key,
-            value,
-            headers,
-        })
+        .prop_map(|(timestamp_ms, key, value, headers)| Plain { timestamp_ms, key, value, headers })
 }
 
 pub fn plains() -> impl Strategy<Value = Vec<Plain>> {
@@ -189,11 +135,9 @@ pub fn options() -> impl Strategy<Value = BuildOptions> {
         epoch: ProducerEpoch(epoch),
         base_sequence,
     });
-    (codecs(), proptest::option::of(producer), any::<bool>()).prop_map(|(codec, producer, tx)| {
-        BuildOptions {
-            codec,
-            producer,
-            transactional: tx && producer.is_some(),
-        }
+    (codecs(), proptest::option::of(producer), any::<bool>()).prop_map(|(codec, producer, tx)| BuildOptions {
+        codec,
+        producer,
+        transactional: tx && producer.is_some(),
     })
 }

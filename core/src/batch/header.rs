@@ -35,11 +35,7 @@ impl Attributes {
 
     #[must_use]
     pub fn timestamp_type(self) -> TimestampType {
-        if self.0 & Self::LOG_APPEND_TIME == 0 {
-            TimestampType::CreateTime
-        } else {
-            TimestampType::LogAppendTime
-        }
+        if self.0 & Self::LOG_APPEND_TIME == 0 { TimestampType::CreateTime } else { TimestampType::LogAppendTime }
     }
 
     /// The batch is part of a transaction.
@@ -166,10 +162,7 @@ fn check_frame(bytes: &[u8]) -> Result<u32, BatchError> {
         return Err(BatchError::UnsupportedMagic(magic as i8));
     }
     if bytes.len() < HEADER_LEN {
-        return Err(BatchError::Truncated {
-            needed: HEADER_LEN,
-            available: bytes.len(),
-        });
+        return Err(BatchError::Truncated { needed: HEADER_LEN, available: bytes.len() });
     }
     let length = i32::from_be_bytes(field(bytes, 8));
     u32::try_from(length)

@@ -33,14 +33,12 @@ mod fixtures;
 mod tests;
 
 pub use builder::{BatchBuilder, BuildOptions, ProducerStamp, Pushed};
-pub use compression::{Codec, compress, decompress};
+pub use compression::{Codec, NotACodec, compress, decompress};
 pub use error::BatchError;
 pub use header::{Attributes, BatchHeader, TimestampType};
 pub use record::{Record, RecordHeader, Records, decode_records, records};
 pub use stamp::{Stamp, stamp, stamp_in_place};
-pub use validate::{
-    ProduceLimits, SplitBatches, check_crc, split_batches, validate_produce, validate_replica,
-};
+pub use validate::{ProduceLimits, SplitBatches, check_crc, split_batches, validate_produce, validate_replica};
 
 /// Bytes of a batch before its records.
 pub const HEADER_LEN: usize = 61;

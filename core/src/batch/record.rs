@@ -7,7 +7,7 @@
 //! ```
 //! Variable-length numbers are zigzag-encoded, seven bits a byte, the lowest first.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::{BatchError, BatchHeader, HEADER_LEN, TimestampType, decompress};
 use crate::ids::Offset;
@@ -55,12 +55,7 @@ pub fn records(batch: &Bytes, max_decompressed: usize) -> Result<Records, BatchE
     }
     let packed = batch.slice(HEADER_LEN..needed);
     let rest = decompress(header.attributes.codec()?, &packed, max_decompressed)?;
-    Ok(Records {
-        header,
-        rest,
-        index: 0,
-        least_delta: 0,
-    })
+    Ok(Records { header, rest, index: 0, least_delta: 0 })
 }
 
 /// The iterator of [`records`].
@@ -98,19 +93,11 @@ impl Records {
             return Err("bytes follow its headers");
         }
         let timestamp_ms = match self.header.attributes.timestamp_type() {
-            TimestampType::CreateTime => {
-                self.header.base_timestamp_ms.wrapping_add(timestamp_delta)
-            }
+            TimestampType::CreateTime => self.header.base_timestamp_ms.wrapping_add(timestamp_delta),
             TimestampType::LogAppendTime => self.header.max_timestamp_ms,
         };
         let offset = self.header.base_offset.plus(u64::from(delta));
-        Ok(Record {
-            offset,
-            timestamp_ms,
-            key,
-            value,
-            headers,
-        })
+        Ok(Record { offset, timestamp_ms, key, value, headers })
     }
 }
 
@@ -125,10 +112,7 @@ impl Iterator for Records {
         } else {
             Err("bytes follow the last record")
         };
-        let item = decoded.map_err(|cause| BatchError::BadRecord {
-            index: self.index,
-            cause,
-        });
+        let item = decoded.map_err(|cause| BatchError::BadRecord { index: self.index, cause });
         self.index += 1;
         if item.is_err() {
             self.index = self.header.record_count;
@@ -166,10 +150,8 @@ fn take(bytes: &mut Bytes, length: i32) -> Result<Bytes, &'static str> {
 }
 
 fn take_array<const N: usize>(bytes: &mut Bytes) -> Result<[u8; N], &'static str> {
-    let array = *bytes
-        .first_chunk()
-        .ok_or("it ends in the middle of a field")?;
-    let _ = bytes.split_to(N);
+    let array = *bytes.first_chunk().ok_or("it ends in the middle of a field")?;
+    bytes.advance(N);
     Ok(array)
 }
 
@@ -193,7 +175,7 @@ fn varlong(bytes: &mut Bytes) -> Result<i64, &'static str> {
         }
         value |= u64::from(byte & 0x7f) << (7 * index);
         if byte & 0x80 == 0 {
-            let _ = bytes.split_to(index + 1);
+            bytes.advance(index + 1);
             return Ok((value >> 1) as i64 ^ -((value & 1) as i64));
         }
     }
@@ -214,17 +196,11 @@ impl RecordBody<'_> {
     /// catches what is absurd.
     pub fn len(&self) -> usize {
         let fixed = 1 + varlong_len(self.timestamp_delta) + varint_len(self.offset_delta);
-        let headers = self
-            .headers
-            .iter()
-            .fold(count_len(self.headers.len()), |sum, header| {
-                let value = nullable_len(header.value.as_deref());
-                sum.saturating_add(nullable_len(Some(&header.key)))
-                    .saturating_add(value)
-            });
-        [nullable_len(self.key), nullable_len(self.value), headers]
-            .into_iter()
-            .fold(fixed, usize::saturating_add)
+        let headers = self.headers.iter().fold(count_len(self.headers.len()), |sum, header| {
+            let value = nullable_len(header.value.as_deref());
+            sum.saturating_add(nullable_len(Some(&header.key))).saturating_add(value)
+        });
+        [nullable_len(self.key), nullable_len(self.value), headers].into_iter().fold(fixed, usize::saturating_add)
     }
 
     /// Appends the record with its length. The caller has kept [`RecordBody::len`] below 2³¹.
@@ -249,9 +225,7 @@ pub(super) fn count_len(count: usize) -> usize {
 }
 
 fn nullable_len(bytes: Option<&[u8]>) -> usize {
-    bytes.map_or(1, |bytes| {
-        count_len(bytes.len()).saturating_add(bytes.len())
-    })
+    bytes.map_or(1, |bytes| count_len(bytes.len()).saturating_add(bytes.len()))
 }
 
 fn varint_len(value: i32) -> usize {
@@ -298,10 +272,7 @@ mod tests {
     #[test]
     fn numbers_that_do_not_end_or_do_not_fit_are_refused() {
         for bad in [&[][..], &[0x80], &[0xff; 9], &[0xff; 11]] {
-            assert!(
-                varlong(&mut Bytes::copy_from_slice(bad)).is_err(),
-                "{bad:?}"
-            );
+            assert!(varlong(&mut Bytes::copy_from_slice(bad)).is_err(), "{bad:?}");
         }
         let mut beyond = BytesMut::new();
         put_varlong(&mut beyond, i64::from(i32::MAX) + 1);

@@ -40,10 +40,7 @@ pub fn stamp_in_place(bytes: &mut [u8], stamp: Stamp) -> Result<BatchHeader, Bat
         return Err(BatchError::Truncated { needed, available });
     };
     let base = stamp.base_offset.to_wire();
-    if base
-        .checked_add(i64::from(header.last_offset_delta) + 1)
-        .is_none()
-    {
+    if base.checked_add(i64::from(header.last_offset_delta) + 1).is_none() {
         return Err(BatchError::BadBaseOffset(base));
     }
     // The wire's epoch is signed; an epoch rises by one per election and stays far below.

@@ -24,16 +24,10 @@ pub fn validate_produce(bytes: &Bytes, limits: ProduceLimits) -> Result<BatchHea
     }
     let total = framed_len(bytes)?;
     if total > limits.max_message_bytes {
-        return Err(BatchError::TooLarge {
-            size: total,
-            max: limits.max_message_bytes,
-        });
+        return Err(BatchError::TooLarge { size: total, max: limits.max_message_bytes });
     }
     if bytes.len() < total {
-        return Err(BatchError::Truncated {
-            needed: total,
-            available: bytes.len(),
-        });
+        return Err(BatchError::Truncated { needed: total, available: bytes.len() });
     }
     if bytes.len() > total {
         return Err(BatchError::MoreThanOne(bytes.len() - total));
@@ -67,17 +61,9 @@ fn check_meaning(header: &BatchHeader) -> Result<(), BatchError> {
 /// A producer id comes with an epoch and a sequence. Without one the two are not looked at:
 /// clients differ in what they put there.
 fn check_producer(header: &BatchHeader) -> Result<(), BatchError> {
-    let (id, epoch, sequence) = (
-        header.producer_id.0,
-        header.producer_epoch.0,
-        header.base_sequence,
-    );
+    let (id, epoch, sequence) = (header.producer_id.0, header.producer_epoch.0, header.base_sequence);
     if id < -1 || (id >= 0 && (epoch < 0 || sequence < 0)) {
-        return Err(BatchError::BadSequence {
-            id,
-            epoch,
-            sequence,
-        });
+        return Err(BatchError::BadSequence { id, epoch, sequence });
     }
     if id < 0 && header.attributes.transactional() {
         return Err(BatchError::TransactionalWithoutProducer);
@@ -92,10 +78,7 @@ fn check_producer(header: &BatchHeader) -> Result<(), BatchError> {
 pub fn check_crc(bytes: &[u8]) -> Result<(), BatchError> {
     let total = framed_len(bytes)?;
     let Some(covered) = bytes.get(CRC_FROM..total) else {
-        return Err(BatchError::Truncated {
-            needed: total,
-            available: bytes.len(),
-        });
+        return Err(BatchError::Truncated { needed: total, available: bytes.len() });
     };
     let stored = u32::from_be_bytes(field(bytes, 17));
     let computed = crc32c::crc32c(covered);

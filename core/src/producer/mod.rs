@@ -109,11 +109,7 @@ impl ProducerTable {
     /// An empty table that remembers at most `producers_max` producers, and at least one.
     #[must_use]
     pub fn new(producers_max: usize) -> Self {
-        Self {
-            producers: BTreeMap::new(),
-            by_last_offset: BTreeSet::new(),
-            producers_max: producers_max.max(1),
-        }
+        Self { producers: BTreeMap::new(), by_last_offset: BTreeSet::new(), producers_max: producers_max.max(1) }
     }
 
     #[must_use]
@@ -146,9 +142,7 @@ impl ProducerTable {
             return Verdict::Append;
         };
         match header.producer_epoch.cmp(&state.epoch) {
-            std::cmp::Ordering::Less => Verdict::Fenced {
-                current: state.epoch,
-            },
+            std::cmp::Ordering::Less => Verdict::Fenced { current: state.epoch },
             std::cmp::Ordering::Equal => state.window.check(header),
             std::cmp::Ordering::Greater if header.base_sequence == 0 => Verdict::Append,
             std::cmp::Ordering::Greater => Verdict::OutOfOrder { expected: 0 },
@@ -168,9 +162,7 @@ impl ProducerTable {
         if let Some(old) = &old {
             self.by_last_offset.remove(&(old.last_offset, id));
         }
-        let old_window = old
-            .filter(|old| old.epoch == header.producer_epoch)
-            .map(|old| old.window);
+        let old_window = old.filter(|old| old.epoch == header.producer_epoch).map(|old| old.window);
         let window = match (control, old_window) {
             // A marker has no sequence number and leaves those of its epoch alone.
             (true, window) => window.unwrap_or_default(),

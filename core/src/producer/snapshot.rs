@@ -125,14 +125,7 @@ fn producer(rest: &mut &[u8]) -> Result<(ProducerId, ProducerState), SnapshotErr
     if id.0 < 0 {
         return Err(SnapshotError::Malformed("a negative producer id"));
     }
-    let window = Window::restored(batches, contiguous)
-        .ok_or(SnapshotError::Malformed("batches that do not follow"))?;
-    let state = ProducerState {
-        epoch,
-        last_offset,
-        last_timestamp_ms,
-        window,
-        idle_since_ms: None,
-    };
+    let window = Window::restored(batches, contiguous).ok_or(SnapshotError::Malformed("batches that do not follow"))?;
+    let state = ProducerState { epoch, last_offset, last_timestamp_ms, window, idle_since_ms: None };
     Ok((id, state))
 }

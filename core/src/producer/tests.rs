@@ -8,15 +8,8 @@ fn header(id: i64, epoch: i16, base_sequence: i32, count: u32) -> BatchHeader {
     let pushed = builder.push(1, None, None, &[]);
     assert_eq!(pushed, Ok(crate::batch::Pushed::Added));
     let (id, epoch) = (ProducerId(id), ProducerEpoch(epoch));
-    let producer = (id.0 >= 0).then_some(ProducerStamp {
-        id,
-        epoch,
-        base_sequence,
-    });
-    let options = BuildOptions {
-        producer,
-        ..BuildOptions::default()
-    };
+    let producer = (id.0 >= 0).then_some(ProducerStamp { id, epoch, base_sequence });
+    let options = BuildOptions { producer, ..BuildOptions::default() };
     let mut header = BatchHeader::parse(&builder.build(&options).unwrap()).unwrap();
     (header.record_count, header.last_offset_delta) = (count, count - 1);
     header
@@ -99,23 +92,11 @@ fn what_was_never_seen_is_not_called_a_duplicate() {
         assert_eq!(log.append(&header(1, 0, 100 + i, 1)), Verdict::Append);
     }
     let expected = 107;
-    assert_eq!(
-        log.append(&header(1, 0, 99, 1)),
-        Verdict::OutOfOrder { expected }
-    );
-    assert_eq!(
-        log.append(&header(1, 0, 99, 2)),
-        Verdict::OutOfOrder { expected }
-    );
+    assert_eq!(log.append(&header(1, 0, 99, 1)), Verdict::OutOfOrder { expected });
+    assert_eq!(log.append(&header(1, 0, 99, 2)), Verdict::OutOfOrder { expected });
     let below = Offset(2);
-    assert_eq!(
-        log.append(&header(1, 0, 100, 2)),
-        Verdict::Forgotten { below }
-    );
-    assert_eq!(
-        log.append(&header(1, 0, 100, 3)),
-        Verdict::OutOfOrder { expected }
-    );
+    assert_eq!(log.append(&header(1, 0, 100, 2)), Verdict::Forgotten { below });
+    assert_eq!(log.append(&header(1, 0, 100, 3)), Verdict::OutOfOrder { expected });
 }
 
 #[test]
@@ -134,16 +115,10 @@ fn sequences_wrap_to_zero() {
     assert_eq!(log.append(&header(1, 0, 0, 3)), Verdict::Append);
     assert_eq!(log.append(&header(1, 0, i32::MAX - 1, 2)), duplicate(0, 1));
     let expected = 3;
-    assert_eq!(
-        log.append(&header(1, 0, 4, 1)),
-        Verdict::OutOfOrder { expected }
-    );
+    assert_eq!(log.append(&header(1, 0, 4, 1)), Verdict::OutOfOrder { expected });
 
     let mut across = Log::default();
-    assert_eq!(
-        across.append(&header(1, 0, i32::MAX - 1, 5)),
-        Verdict::Append
-    );
+    assert_eq!(across.append(&header(1, 0, i32::MAX - 1, 5)), Verdict::Append);
     assert_eq!(across.append(&header(1, 0, 3, 1)), Verdict::Append);
     for i in 4..10 {
         assert_eq!(across.append(&header(1, 0, i, 1)), Verdict::Append);
@@ -161,18 +136,10 @@ fn epochs_fence_and_a_higher_one_starts_at_zero() {
     let fenced = log.append(&header(1, 4, 8, 1));
     assert_eq!(fenced, Verdict::Fenced { current });
     assert_eq!(fenced.code(), Some(ErrorCode::InvalidProducerEpoch));
-    assert_eq!(
-        log.append(&header(1, 6, 8, 1)),
-        Verdict::OutOfOrder { expected: 0 }
-    );
+    assert_eq!(log.append(&header(1, 6, 8, 1)), Verdict::OutOfOrder { expected: 0 });
     assert_eq!(log.append(&header(1, 6, 0, 1)), Verdict::Append);
     assert_eq!(log.append(&header(1, 6, 0, 1)), duplicate(1, 1));
-    assert_eq!(
-        log.append(&header(1, 5, 8, 1)),
-        Verdict::Fenced {
-            current: ProducerEpoch(6)
-        }
-    );
+    assert_eq!(log.append(&header(1, 5, 8, 1)), Verdict::Fenced { current: ProducerEpoch(6) });
 }
 
 #[test]
@@ -193,14 +160,8 @@ fn a_control_batch_keeps_the_sequences_of_its_epoch_and_opens_a_higher_one() {
     assert_eq!(log.append(&header(1, 0, 10, 1)), Verdict::Append);
     log.apply(&control(1, 1));
     let current = ProducerEpoch(1);
-    assert_eq!(
-        log.append(&header(1, 0, 11, 1)),
-        Verdict::Fenced { current }
-    );
-    assert_eq!(
-        log.append(&header(1, 1, 11, 1)),
-        Verdict::OutOfOrder { expected: 0 }
-    );
+    assert_eq!(log.append(&header(1, 0, 11, 1)), Verdict::Fenced { current });
+    assert_eq!(log.append(&header(1, 1, 11, 1)), Verdict::OutOfOrder { expected: 0 });
     assert_eq!(log.append(&header(1, 1, 0, 1)), Verdict::Append);
 }
 
@@ -210,18 +171,12 @@ fn a_follower_takes_what_the_leader_took_after_forgetting() {
     log.apply(&header(1, 0, 500, 10));
     assert_eq!(log.append(&header(1, 0, 510, 1)), Verdict::Append);
     // What lies before the gap is not known to be stored in one row.
-    assert_eq!(
-        log.append(&header(1, 0, 0, 10)),
-        Verdict::OutOfOrder { expected: 511 }
-    );
+    assert_eq!(log.append(&header(1, 0, 0, 10)), Verdict::OutOfOrder { expected: 511 });
 }
 
 #[test]
 fn the_producer_that_wrote_longest_ago_is_evicted() {
-    let mut log = Log {
-        table: ProducerTable::new(2),
-        ..Log::default()
-    };
+    let mut log = Log { table: ProducerTable::new(2), ..Log::default() };
     for id in [1, 2, 1, 3] {
         let sequence = if id == 1 && log.end > Offset(0) { 1 } else { 0 };
         assert_eq!(log.append(&header(id, 0, sequence, 1)), Verdict::Append);
@@ -235,11 +190,7 @@ fn a_producer_expires_only_after_it_was_seen_idle_for_the_whole_age() {
     let mut log = Log::with_batches(1);
     log.table.expire(1_000_000, 100);
     log.table.expire(1_000_099, 100);
-    assert_eq!(
-        log.table.len(),
-        1,
-        "the old timestamps of the records counted"
-    );
+    assert_eq!(log.table.len(), 1, "the old timestamps of the records counted");
     assert_eq!(log.append(&header(1, 0, 10, 10)), Verdict::Append);
     log.table.expire(1_000_150, 100);
     // A clock that is set back must not forget anybody early.
@@ -287,10 +238,7 @@ fn a_snapshot_under_a_right_checksum_is_still_not_believed() {
     let once = &body[5..];
     let twice = [&[1, 0, 0, 0, 2], once, once].concat();
     assert!(matches!(decode(twice), Err(SnapshotError::Malformed(_))));
-    assert!(matches!(
-        decode([body, &[0]].concat()),
-        Err(SnapshotError::Malformed(_))
-    ));
+    assert!(matches!(decode([body, &[0]].concat()), Err(SnapshotError::Malformed(_))));
     let mut gap = body.to_vec();
     let last = gap.len() - 5; // The lowest byte of the last batch's base sequence.
     gap[last] ^= 1;
@@ -324,10 +272,7 @@ fn batches() -> impl Strategy<Value = Vec<BatchHeader>> {
 }
 
 fn table_of(start: ProducerTable, from: Offset, batches: &[BatchHeader]) -> Log {
-    let mut log = Log {
-        table: start,
-        end: from,
-    };
+    let mut log = Log { table: start, end: from };
     batches.iter().for_each(|batch| log.apply(batch));
     log
 }

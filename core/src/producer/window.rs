@@ -23,11 +23,7 @@ pub struct SequencedBatch {
 impl SequencedBatch {
     fn of(header: &BatchHeader, base_offset: Offset) -> Self {
         let (base_sequence, last_delta) = (header.base_sequence, header.last_offset_delta);
-        Self {
-            base_offset,
-            base_sequence,
-            last_delta,
-        }
+        Self { base_offset, base_sequence, last_delta }
     }
 
     #[must_use]
@@ -61,17 +57,13 @@ impl Window {
     /// A window out of a snapshot; none if its parts cannot belong together.
     pub fn restored(batches: Vec<SequencedBatch>, contiguous: u32) -> Option<Self> {
         let follow = |pair: &[SequencedBatch]| {
-            pair[0].next_sequence() == pair[1].base_sequence
-                && pair[0].last_offset() < pair[1].base_offset
+            pair[0].next_sequence() == pair[1].base_sequence && pair[0].last_offset() < pair[1].base_offset
         };
         let consistent = batches.len() <= BATCHES_REMEMBERED
             && batches.iter().all(|batch| batch.base_sequence >= 0)
             && batches.windows(2).all(follow)
             && contiguous <= CONTIGUOUS_MAX;
-        consistent.then_some(Self {
-            batches,
-            contiguous,
-        })
+        consistent.then_some(Self { batches, contiguous })
     }
 
     pub fn batches(&self) -> &[SequencedBatch] {
@@ -86,15 +78,10 @@ impl Window {
     pub fn check(&self, header: &BatchHeader) -> Verdict {
         let (Some(oldest), Some(newest)) = (self.batches.first(), self.batches.last()) else {
             let expected = 0;
-            return if header.base_sequence == expected {
-                Verdict::Append
-            } else {
-                Verdict::OutOfOrder { expected }
-            };
+            return if header.base_sequence == expected { Verdict::Append } else { Verdict::OutOfOrder { expected } };
         };
         let same = |batch: &&SequencedBatch| {
-            (batch.base_sequence, batch.last_delta)
-                == (header.base_sequence, header.last_offset_delta)
+            (batch.base_sequence, batch.last_delta) == (header.base_sequence, header.last_offset_delta)
         };
         if let Some(batch) = self.batches.iter().find(same) {
             let (base, last) = (batch.base_offset, batch.last_offset());
@@ -108,9 +95,7 @@ impl Window {
         let remembered = steps(oldest.base_sequence, expected);
         let end_behind = behind.checked_sub(header.last_offset_delta.saturating_add(1));
         if behind <= self.contiguous && end_behind >= Some(remembered) {
-            return Verdict::Forgotten {
-                below: oldest.base_offset,
-            };
+            return Verdict::Forgotten { below: oldest.base_offset };
         }
         Verdict::OutOfOrder { expected }
     }
@@ -118,10 +103,7 @@ impl Window {
     /// The window after this batch. One that does not follow starts it anew.
     pub fn followed_by(mut self, header: &BatchHeader, base: Offset) -> Self {
         let batch = SequencedBatch::of(header, base);
-        let follows = self
-            .batches
-            .last()
-            .is_some_and(|last| last.next_sequence() == batch.base_sequence);
+        let follows = self.batches.last().is_some_and(|last| last.next_sequence() == batch.base_sequence);
         if !follows {
             self = Self::default();
         }

@@ -59,11 +59,7 @@ pub enum ConfigError {
     #[error("there is no topic configuration {0:?}")]
     UnknownKey(String),
     #[error("{key} takes {values}, not {value:?}")]
-    BadValue {
-        key: &'static str,
-        values: &'static str,
-        value: String,
-    },
+    BadValue { key: &'static str, values: &'static str, value: String },
     #[error("min.insync.replicas is {min_insync}, and there are {replication} replicas")]
     InsyncAboveReplication { min_insync: u32, replication: u32 },
 }
@@ -160,10 +156,7 @@ impl TopicConfig {
     #[must_use]
     pub fn for_new_topic(brokers: u32, replication: u32) -> Self {
         let min_insync_replicas = if brokers < 3 || replication < 2 { 1 } else { 2 };
-        Self {
-            min_insync_replicas,
-            ..Self::default()
-        }
+        Self { min_insync_replicas, ..Self::default() }
     }
 
     /// Sets one key.
@@ -183,10 +176,7 @@ impl TopicConfig {
     ///
     /// # Errors
     /// As [`TopicConfig::set`], for the first change in the order of the keys.
-    pub fn with<'a>(
-        &self,
-        changes: impl IntoIterator<Item = (&'a String, &'a String)>,
-    ) -> Result<Self, ConfigError> {
+    pub fn with<'a>(&self, changes: impl IntoIterator<Item = (&'a String, &'a String)>) -> Result<Self, ConfigError> {
         let mut config = self.clone();
         for (name, value) in changes {
             config.set(name, value)?;
@@ -216,10 +206,7 @@ impl TopicConfig {
     pub fn check_replication(&self, replication: u32) -> Result<(), ConfigError> {
         let min_insync = self.min_insync_replicas;
         if min_insync > replication {
-            return Err(ConfigError::InsyncAboveReplication {
-                min_insync,
-                replication,
-            });
+            return Err(ConfigError::InsyncAboveReplication { min_insync, replication });
         }
         Ok(())
     }
@@ -227,9 +214,7 @@ impl TopicConfig {
     /// What a batch of this topic may be.
     #[must_use]
     pub fn produce_limits(&self) -> ProduceLimits {
-        ProduceLimits {
-            max_message_bytes: self.max_message_bytes as usize,
-        }
+        ProduceLimits { max_message_bytes: self.max_message_bytes as usize }
     }
 }
 
@@ -269,17 +254,8 @@ mod tests {
     fn the_table_is_sorted_documented_and_its_defaults_are_the_defaults() {
         assert!(CONFIG_KEYS.is_sorted_by(|a, b| a.name < b.name));
         for key in CONFIG_KEYS {
-            assert!(
-                !key.doc.is_empty() && !key.values.is_empty(),
-                "{}",
-                key.name
-            );
-            assert_eq!(
-                key.value(&TopicConfig::default()),
-                key.default,
-                "{}",
-                key.name
-            );
+            assert!(!key.doc.is_empty() && !key.values.is_empty(), "{}", key.name);
+            assert_eq!(key.value(&TopicConfig::default()), key.default, "{}", key.name);
             let mut config = TopicConfig::default();
             assert_eq!(config.set(key.name, key.default), Ok(()));
             assert_eq!(config, TopicConfig::default());
@@ -303,18 +279,9 @@ mod tests {
     fn values_out_of_range_are_refused_and_change_nothing() {
         let bad = [
             ("min.insync.replicas", ["0", "33", "-1", "two", ""]),
-            (
-                "max.message.bytes",
-                ["1023", "67108865", "+2000", "1e6", " 2000"],
-            ),
-            (
-                "message.timestamp.type",
-                ["createtime", "", "0", "LogAppend", "None"],
-            ),
-            (
-                "compression.type",
-                ["zstd", "none", "uncompressed", "", "Producer"],
-            ),
+            ("max.message.bytes", ["1023", "67108865", "+2000", "1e6", " 2000"]),
+            ("message.timestamp.type", ["createtime", "", "0", "LogAppend", "None"]),
+            ("compression.type", ["zstd", "none", "uncompressed", "", "Producer"]),
         ];
         assert_eq!(bad.len(), CONFIG_KEYS.len());
         for (key, values) in bad {

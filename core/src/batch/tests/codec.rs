@@ -19,9 +19,7 @@ fn plain_records(batch: &Bytes) -> Vec<Plain> {
 fn batches_of_the_java_client_are_taken_and_decoded() {
     for name in GOLDEN_PRODUCED {
         let batch = golden(name);
-        let limits = ProduceLimits {
-            max_message_bytes: batch.len(),
-        };
+        let limits = ProduceLimits { max_message_bytes: batch.len() };
         let header = validate_produce(&batch, limits).unwrap();
         assert_eq!(plain_records(&batch), golden_records(), "{name}");
         assert_eq!(header.base_timestamp_ms, 1_700_000_000_000);
@@ -35,11 +33,7 @@ fn batches_of_the_java_client_are_taken_and_decoded() {
 
 #[test]
 fn the_builder_writes_the_bytes_of_the_java_client() {
-    let producer = |base_sequence| ProducerStamp {
-        id: ProducerId(4711),
-        epoch: ProducerEpoch(3),
-        base_sequence,
-    };
+    let producer = |base_sequence| ProducerStamp { id: ProducerId(4711), epoch: ProducerEpoch(3), base_sequence };
     let mut options = BuildOptions::default();
     assert_eq!(build(&golden_records(), &options), golden("none"));
     options.producer = Some(producer(i32::MAX - 1));
@@ -79,11 +73,7 @@ fn what_decompresses_to_exactly_the_cap_is_taken_and_one_byte_more_is_not() {
     let plain = Bytes::from(vec![1; 5_000]);
     for codec in Codec::ALL {
         let packed = Bytes::from(compress(codec, &plain).unwrap());
-        assert_eq!(
-            decompress(codec, &packed, 5_000),
-            Ok(plain.clone()),
-            "{codec}"
-        );
+        assert_eq!(decompress(codec, &packed, 5_000), Ok(plain.clone()), "{codec}");
         let bomb = Err(BatchError::Bomb { max: 4_999 });
         assert_eq!(decompress(codec, &packed, 4_999), bomb, "{codec}");
     }
@@ -94,10 +84,7 @@ fn bombs_are_refused_by_every_codec() {
     let plain = vec![0; 64 << 20];
     for codec in Codec::ALL {
         let packed = compress(codec, &plain).unwrap();
-        assert!(
-            codec == Codec::None || packed.len() < plain.len() / 15,
-            "{codec}"
-        );
+        assert!(codec == Codec::None || packed.len() < plain.len() / 15, "{codec}");
         let batch = with_records(codec, &packed, 1);
         let bomb = BatchError::Bomb { max: CAP };
         assert_eq!(bomb.code(), crate::ErrorCode::InvalidBatch);
@@ -110,7 +97,7 @@ fn a_snappy_block_is_not_believed_about_its_length() {
     // 0xff 0xff 0xff 0x7f claims 256 MiB, and nothing follows.
     let packed = Bytes::from_static(&[0xff, 0xff, 0xff, 0x7f]);
     let error = decompress(Codec::Snappy, &packed, usize::MAX).unwrap_err();
-    assert!(matches!(error, BatchError::Decompress(_)), "{error}");
+    assert!(error.to_string().contains("more than it can hold"), "{error}");
 }
 
 #[test]
@@ -170,10 +157,7 @@ fn offsets_have_to_rise() {
 #[test]
 fn the_builder_keeps_its_size_and_takes_a_first_record_of_any() {
     let mut builder = BatchBuilder::new(100);
-    assert_eq!(
-        builder.push(0, None, Some(&[0; 500]), &[]),
-        Ok(Pushed::Added)
-    );
+    assert_eq!(builder.push(0, None, Some(&[0; 500]), &[]), Ok(Pushed::Added));
     assert_eq!(builder.push(0, None, None, &[]), Ok(Pushed::Full));
 
     let mut builder = BatchBuilder::new(100);
@@ -186,10 +170,7 @@ fn the_builder_keeps_its_size_and_takes_a_first_record_of_any() {
 
     let empty = BatchBuilder::new(100);
     assert!(empty.is_empty());
-    assert_eq!(
-        empty.build(&BuildOptions::default()),
-        Err(BatchError::BadCount(0))
-    );
+    assert_eq!(empty.build(&BuildOptions::default()), Err(BatchError::BadCount(0)));
 }
 
 proptest! {

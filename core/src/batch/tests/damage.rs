@@ -7,9 +7,7 @@ use crate::batch::fixtures::*;
 use crate::batch::*;
 
 const CAP: usize = 1 << 20;
-const LIMITS: ProduceLimits = ProduceLimits {
-    max_message_bytes: CAP,
-};
+const LIMITS: ProduceLimits = ProduceLimits { max_message_bytes: CAP };
 
 /// Every single flipped bit is found, but for the two fields that the leader overwrites.
 #[test]
@@ -25,10 +23,7 @@ fn every_flipped_bit_is_found_or_concerns_what_the_leader_overwrites() {
             let Ok(mut found) = validate_produce(&changed, LIMITS) else {
                 continue;
             };
-            assert!(
-                matches!(bit / 8, 0..8 | 12..16),
-                "bit {bit} was not noticed"
-            );
+            assert!(matches!(bit / 8, 0..8 | 12..16), "bit {bit} was not noticed");
             let mut decoded = decode_records(&changed, CAP).unwrap();
             for record in &mut decoded {
                 record.offset.0 -= found.base_offset.0;
@@ -49,17 +44,10 @@ fn every_truncation_is_found() {
             let cut = batch.slice(..len);
             assert!(validate_produce(&cut, LIMITS).is_err(), "{name} at {len}");
             assert!(records(&cut, CAP).is_err(), "{name} at {len}");
-            assert!(
-                len == 0 || validate_replica(&cut).is_err(),
-                "{name} at {len}"
-            );
+            assert!(len == 0 || validate_replica(&cut).is_err(), "{name} at {len}");
             assert_eq!(split_batches(cut.clone()).count(), usize::from(len > 0));
             let mut bytes = BytesMut::from(&cut[..]);
-            let at = Stamp {
-                base_offset: crate::Offset(1),
-                leader_epoch: crate::Epoch(1),
-                append_time_ms: None,
-            };
+            let at = Stamp { base_offset: crate::Offset(1), leader_epoch: crate::Epoch(1), append_time_ms: None };
             assert!(stamp_in_place(&mut bytes, at).is_err(), "{name} at {len}");
             assert_eq!(bytes, cut, "a failed stamp changed something");
         }

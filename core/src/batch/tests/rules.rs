@@ -7,16 +7,10 @@ use crate::batch::*;
 use crate::error::ErrorCode;
 use crate::ids::{Epoch, Offset};
 
-const LIMITS: ProduceLimits = ProduceLimits {
-    max_message_bytes: 1000,
-};
+const LIMITS: ProduceLimits = ProduceLimits { max_message_bytes: 1000 };
 
 fn stamped(batch: Bytes, base: u64, epoch: u32) -> Bytes {
-    let at = Stamp {
-        base_offset: Offset(base),
-        leader_epoch: Epoch(epoch),
-        append_time_ms: None,
-    };
+    let at = Stamp { base_offset: Offset(base), leader_epoch: Epoch(epoch), append_time_ms: None };
     stamp(batch, at).unwrap().1
 }
 
@@ -86,10 +80,7 @@ fn a_wrong_crc_is_refused_before_the_meaning_of_the_bytes() {
 fn unknown_codecs_are_refused() {
     for id in 5..=7 {
         let batch = patched(&simple(1, Codec::None), 22, &[id]);
-        let expected = (
-            BatchError::UnknownCodec(id),
-            ErrorCode::UnsupportedCompression,
-        );
+        let expected = (BatchError::UnknownCodec(id), ErrorCode::UnsupportedCompression);
         assert_eq!(refused(&batch), expected);
         assert_eq!(records(&batch, 100).unwrap_err(), expected.0);
     }
@@ -124,11 +115,8 @@ fn count_and_last_offset_delta_have_to_agree() {
 #[test]
 fn a_producers_numbers_have_to_make_sense() {
     let batch = golden("idempotent");
-    let cases: [(usize, &[u8]); 3] = [
-        (43, &(-2_i64).to_be_bytes()),
-        (51, &(-1_i16).to_be_bytes()),
-        (53, &(-1_i32).to_be_bytes()),
-    ];
+    let cases: [(usize, &[u8]); 3] =
+        [(43, &(-2_i64).to_be_bytes()), (51, &(-1_i16).to_be_bytes()), (53, &(-1_i32).to_be_bytes())];
     for (at, bytes) in cases {
         let (error, code) = refused(&patched(&batch, at, bytes));
         assert!(matches!(error, BatchError::BadSequence { .. }), "{error}");

@@ -8,11 +8,7 @@ use crate::batch::*;
 use crate::ids::{Epoch, Offset};
 
 fn at(base: u64, epoch: u32, append_time_ms: Option<i64>) -> Stamp {
-    Stamp {
-        base_offset: Offset(base),
-        leader_epoch: Epoch(epoch),
-        append_time_ms,
-    }
+    Stamp { base_offset: Offset(base), leader_epoch: Epoch(epoch), append_time_ms }
 }
 
 #[test]
@@ -37,10 +33,7 @@ fn a_batch_that_others_hold_is_copied_and_theirs_stays() {
 #[test]
 fn log_append_time_counts_for_every_record() {
     let (header, batch) = stamp(golden("gzip"), at(7, 2, Some(99))).unwrap();
-    assert_eq!(
-        header.attributes.timestamp_type(),
-        TimestampType::LogAppendTime
-    );
+    assert_eq!(header.attributes.timestamp_type(), TimestampType::LogAppendTime);
     assert_eq!(header.attributes.codec(), Ok(Codec::Gzip));
     assert_eq!(header.max_timestamp_ms, 99);
     assert_eq!(header.base_timestamp_ms, 1_700_000_000_000);
