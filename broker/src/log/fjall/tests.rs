@@ -1,4 +1,9 @@
-//! The contract on a real directory.
+//! The contract on a real directory; crashes, damage and bounds in files of their own.
+
+mod bounds;
+mod crash;
+mod damage;
+mod journal;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -44,3 +49,49 @@ impl Harness for OnDisk {
 }
 
 contract_tests!(OnDisk::new());
+
+/// This test binary again, running only the test `name` with `dir` in its environment: a
+/// process that can be killed, or measured.
+fn child(name: &str, dir: &Path) -> std::process::Command {
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", name, "--nocapture", "--test-threads=1"]).env(CHILD, dir);
+    command
+}
+
+const CHILD: &str = "BATON_LOG_CHILD";
+
+/// The directory, if this process is such a child.
+fn as_child() -> Option<std::path::PathBuf> {
+    std::env::var_os(CHILD).map(Into::into)
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_is_refused() {
+    // Nobody can make directories there, not even root.
+    let refused = open(Path::new("/sys/baton-test"), small()).err().unwrap();
+    assert!(matches!(refused, OpenError::ReadOnly { .. }), "{refused}");
+}
+
+#[tokio::test]
+async fn the_identity_stays_and_others_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), small()).unwrap();
+    let first = log.identity();
+    let in_use = open(dir.path(), small()).err().unwrap();
+    assert!(matches!(in_use, OpenError::InUse { .. }), "{in_use}");
+    log.close().await.unwrap();
+    drop(log);
+    let directory = Arc::new(DataDirectory::lock(dir.path()).unwrap());
+    let other = Uuid::from_u128(99);
+    let refused = FjallLog::open(Arc::clone(&directory), other, first.broker, small());
+    assert!(matches!(refused.err(), Some(OpenError::AnotherCluster { .. })));
+    let refused = FjallLog::open(directory, first.cluster, BrokerId(99), small());
+    assert!(matches!(refused.err(), Some(OpenError::AnotherBroker { .. })));
+    let again = open(dir.path(), small()).unwrap();
+    assert_eq!(again.identity(), first);
+    assert_eq!(again.opening().left, Left::Closed, "a refused opening leaves no trace");
+    drop(again);
+    let again = open(dir.path(), small()).unwrap();
+    assert_eq!(again.opening().left, Left::Unclean { same_boot: true });
+    assert!(again.opening().repair.is_some());
+}

@@ -1,0 +1,169 @@
+//! Batches and records that are not what they were.
+
+use baton_core::Epoch;
+use bytes::Bytes;
+
+use super::*;
+use crate::log::Damage;
+use crate::log::contract::{batch, id, one};
+use crate::log::fjall::keys::Prefix;
+use crate::log::fjall::store::Writes;
+
+/// A closed directory with ten batches of ten records in one partition.
+async fn ten_batches(dir: &Path) -> LocalPartition {
+    let log = open(dir, small()).unwrap();
+    let p = log.create(id(0), Generation(0), Offset(0)).await.unwrap();
+    for n in 0..10 {
+        log.append(one(p, &[batch(n * 10, 10, n as u32 + 1, 5, 400)])).await.unwrap();
+    }
+    let meta = PartitionMeta { highest_epoch: Epoch(10), ..Default::default() };
+    log.save(p, meta).await.unwrap();
+    log.close().await.unwrap();
+    p
+}
+
+/// Changes the store behind the log's back.
+fn tamper(dir: &Path, change: impl FnOnce(&mut Writes)) {
+    let floors = Arc::new(Floors::default());
+    let mut store = Store::open(&dir.join("store"), &small(), &floors).unwrap();
+    let mut writes = store.writes();
+    change(&mut writes);
+    store.write(writes).unwrap();
+    store.sync().unwrap();
+}
+
+fn flipped(n: u64) -> crate::log::StoredBatch {
+    let mut batch = batch(n * 10, 10, n as u32 + 1, 5, 400);
+    let mut bytes = batch.bytes.to_vec();
+    bytes[100] ^= 4;
+    batch.bytes = Bytes::from(bytes);
+    batch
+}
+
+#[tokio::test]
+async fn a_bad_batch_is_reported_when_it_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let p = ten_batches(dir.path()).await;
+    tamper(dir.path(), |writes| writes.batch(Prefix(p.0), &flipped(5)));
+    let log = open(dir.path(), small()).unwrap();
+    // Opening looks at both ends only, unless the directory is tainted.
+    assert_eq!(log.recovered()[&p].damage, None);
+    let before = log.read(p, Offset(0), usize::MAX).await.unwrap();
+    assert_eq!(before.batches.len(), 5);
+    let damage = Damage::BadChecksum { at: Offset(50) };
+    let read = log.read(p, Offset(50), usize::MAX).await;
+    assert_eq!(read, Err(LogError::Damaged(damage.clone())));
+    log.close().await.unwrap();
+    drop(log);
+
+    DataDirectory::taint(dir.path(), "a test").unwrap();
+    for _ in 0..2 {
+        let log = open(dir.path(), small()).unwrap();
+        assert_eq!(log.recovered()[&p].damage, Some(damage.clone()), "it is remembered");
+        let refused = log.append(one(p, &[batch(100, 1, 11, 5, 5)])).await;
+        assert_eq!(refused, Err(LogError::Damaged(damage.clone())));
+        log.close().await.unwrap();
+    }
+    let log = open(dir.path(), small()).unwrap();
+    log.truncate(p, Offset(60)).await.unwrap();
+    let still = log.append(one(p, &[batch(60, 1, 11, 5, 5)])).await;
+    assert_eq!(still, Err(LogError::Damaged(damage)), "the bad batch is still there");
+    log.truncate(p, Offset(50)).await.unwrap();
+    log.append(one(p, &[batch(50, 1, 11, 5, 5)])).await.unwrap();
+    drop(log);
+    let log = open(dir.path(), FjallOptions { check_all: true, ..small() }).unwrap();
+    let found = &log.recovered()[&p];
+    assert_eq!((found.end, &found.damage), (Offset(51), &None));
+}
+
+#[tokio::test]
+async fn a_bad_last_batch_is_noticed_on_opening() {
+    let dir = tempfile::tempdir().unwrap();
+    let p = ten_batches(dir.path()).await;
+    tamper(dir.path(), |writes| writes.batch(Prefix(p.0), &flipped(9)));
+    let log = open(dir.path(), small()).unwrap();
+    assert_eq!(log.recovered()[&p].damage, Some(Damage::BadChecksum { at: Offset(90) }));
+}
+
+#[tokio::test]
+async fn a_hole_is_a_gap() {
+    let dir = tempfile::tempdir().unwrap();
+    let p = ten_batches(dir.path()).await;
+    tamper(dir.path(), |writes| writes.remove_batch(Prefix(p.0), Offset(39)));
+    let gap = Damage::Gap { expected: Offset(30), found: Offset(40) };
+    let log = open(dir.path(), small()).unwrap();
+    assert_eq!(log.read(p, Offset(0), usize::MAX).await.unwrap().batches.len(), 3);
+    assert_eq!(log.read(p, Offset(30), 1).await, Err(LogError::Damaged(gap.clone())));
+    drop(log);
+    let log = open(dir.path(), FjallOptions { check_all: true, ..small() }).unwrap();
+    assert_eq!(log.recovered()[&p].damage, Some(gap));
+}
+
+#[tokio::test]
+async fn a_lost_tail_is_noticed_and_may_be_accepted() {
+    let dir = tempfile::tempdir().unwrap();
+    let p = ten_batches(dir.path()).await;
+    tamper(dir.path(), |writes| {
+        for last in [79, 89, 99] {
+            writes.remove_batch(Prefix(p.0), Offset(last));
+        }
+    });
+    let lost = Damage::EndBelowWitness { end: Offset(70), witness: Offset(100) };
+    for _ in 0..2 {
+        let log = open(dir.path(), small()).unwrap();
+        assert_eq!(log.recovered()[&p].damage, Some(lost.clone()));
+        assert_eq!(log.read(p, Offset(0), usize::MAX).await.unwrap().batches.len(), 7);
+    }
+    let log = open(dir.path(), small()).unwrap();
+    log.truncate(p, Offset(70)).await.unwrap();
+    log.append(one(p, &[batch(70, 1, 11, 5, 5)])).await.unwrap();
+    drop(log);
+    let log = open(dir.path(), small()).unwrap();
+    assert_eq!((log.recovered()[&p].end, &log.recovered()[&p].damage), (Offset(71), &None));
+}
+
+#[tokio::test]
+async fn an_older_tail_that_comes_back_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let p = ten_batches(dir.path()).await;
+    tamper(dir.path(), |writes| writes.batch(Prefix(p.0), &batch(90, 10, 3, 5, 400)));
+    let log = open(dir.path(), small()).unwrap();
+    let older = Damage::EpochBelowWitness { epoch: Epoch(3), witness: Epoch(10) };
+    assert_eq!(log.recovered()[&p].damage, Some(older));
+    drop(log);
+
+    let dir = tempfile::tempdir().unwrap();
+    let p = ten_batches(dir.path()).await;
+    tamper(dir.path(), |writes| writes.remove(&keys::record(keys::META, p)));
+    let log = open(dir.path(), small()).unwrap();
+    let forgotten = Damage::EpochBelowWitness { epoch: Epoch(0), witness: Epoch(10) };
+    assert_eq!(log.recovered()[&p].damage, Some(forgotten), "a promise was forgotten");
+}
+
+#[tokio::test]
+async fn a_reset_that_was_lost_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let p = ten_batches(dir.path()).await;
+    let log = open(dir.path(), small()).unwrap();
+    log.reset(p, Generation(1), Offset(0)).await.unwrap();
+    log.close().await.unwrap();
+    drop(log);
+    tamper(dir.path(), |writes| {
+        let (generation, prefix, start) = (Generation(0), Prefix(p.0), Offset(0));
+        let old = records::Descriptor { id: id(0), generation, prefix, start };
+        writes.put(&keys::record(keys::DESCRIPTOR, p), old.encode());
+    });
+    let log = open(dir.path(), small()).unwrap();
+    let found = &log.recovered()[&p];
+    assert!(matches!(found.damage, Some(Damage::Unreadable { .. })), "{found:?}");
+    assert_eq!(found.generation, Generation(1), "the next one has never been seen");
+}
+
+#[tokio::test]
+async fn a_witness_that_cannot_be_read_makes_all_doubtful() {
+    let dir = tempfile::tempdir().unwrap();
+    let p = ten_batches(dir.path()).await;
+    std::fs::remove_file(dir.path().join("witness")).unwrap();
+    let log = open(dir.path(), small()).unwrap();
+    assert!(matches!(log.recovered()[&p].damage, Some(Damage::Unreadable { .. })));
+}
