@@ -16,12 +16,14 @@
 //! | [`election`] | who elects itself, and when |
 //! | [`detector`] | which peers are alive |
 //! | [`placement`] | which brokers hold a partition |
+//! | [`event`] | what happened to the cluster, as it is recorded |
 #![forbid(unsafe_code)]
 
 pub mod batch;
 pub mod detector;
 pub mod election;
 pub mod error;
+pub mod event;
 pub mod ids;
 pub mod lineage;
 pub mod partition;
