@@ -183,11 +183,7 @@ impl Watch {
     /// reader's clock, because simulated machines do not share one.
     #[must_use]
     pub fn with_delay(events: mpsc::Receiver<Event>, delay: Duration) -> Self {
-        Self {
-            events,
-            delay,
-            under_way: VecDeque::new(),
-        }
+        Self { events, delay, under_way: VecDeque::new() }
     }
 
     /// The next event; `None` when the registry is closed. Cancelling it loses nothing.
@@ -197,13 +193,11 @@ impl Watch {
         }
         loop {
             while let Ok(event) = self.events.try_recv() {
-                self.under_way
-                    .push_back((Instant::now() + self.delay, event));
+                self.under_way.push_back((Instant::now() + self.delay, event));
             }
             let Some((due, _)) = self.under_way.front() else {
                 let event = self.events.recv().await?;
-                self.under_way
-                    .push_back((Instant::now() + self.delay, event));
+                self.under_way.push_back((Instant::now() + self.delay, event));
                 continue;
             };
             tokio::time::sleep_until(*due).await;
@@ -222,20 +216,10 @@ impl Watch {
 /// session time-out) with [`RegistryError::Unknown`] for a write.
 #[async_trait]
 pub trait Registry: Send + Sync + 'static {
-    async fn create(
-        &self,
-        path: &str,
-        data: Bytes,
-        mode: CreateMode,
-    ) -> Result<Created, RegistryError>;
+    async fn create(&self, path: &str, data: Bytes, mode: CreateMode) -> Result<Created, RegistryError>;
     async fn get(&self, path: &str) -> Result<(Bytes, Stat), RegistryError>;
     async fn exists(&self, path: &str) -> Result<Option<Stat>, RegistryError>;
-    async fn set(
-        &self,
-        path: &str,
-        data: Bytes,
-        version: Option<i32>,
-    ) -> Result<Stat, RegistryError>;
+    async fn set(&self, path: &str, data: Bytes, version: Option<i32>) -> Result<Stat, RegistryError>;
     async fn delete(&self, path: &str, version: Option<i32>) -> Result<(), RegistryError>;
     /// The names (not paths) of the children, sorted.
     async fn children(&self, path: &str) -> Result<Vec<String>, RegistryError>;

@@ -22,10 +22,7 @@ pub struct EventSender {
 #[must_use]
 pub fn event_channel(capacity: usize, delay: Duration) -> (EventSender, Watch) {
     let (events, receiver) = mpsc::channel(capacity.max(2));
-    let sender = EventSender {
-        events,
-        overflowed: AtomicBool::new(false),
-    };
+    let sender = EventSender { events, overflowed: AtomicBool::new(false) };
     (sender, Watch::with_delay(receiver, delay))
 }
 
@@ -64,10 +61,7 @@ mod tests {
     use crate::api::EventKind;
 
     fn node(n: usize) -> Event {
-        Event::Node {
-            path: format!("/{n}"),
-            kind: EventKind::Changed,
-        }
+        Event::Node { path: format!("/{n}"), kind: EventKind::Changed }
     }
 
     #[tokio::test]
@@ -89,11 +83,7 @@ mod tests {
     async fn a_delayed_event_is_not_lost_when_the_wait_is_cancelled() {
         let (sender, mut watch) = event_channel(4, Duration::from_secs(1));
         sender.send(node(1));
-        assert!(
-            tokio::time::timeout(Duration::from_millis(1), watch.next())
-                .await
-                .is_err()
-        );
+        assert!(tokio::time::timeout(Duration::from_millis(1), watch.next()).await.is_err());
         assert_eq!(watch.next().await, Some(node(1)));
     }
 }

@@ -34,6 +34,6 @@ pub mod znode;
 pub mod zookeeper;
 
 pub use api::{
-    CreateMode, Created, Event, EventKind, MultiError, Op, OpResult, Registry, RegistryError,
-    SessionId, SessionState, Stat, Watch,
+    CreateMode, Created, Event, EventKind, MultiError, Op, OpResult, Registry, RegistryError, SessionId, SessionState,
+    Stat, Watch,
 };

@@ -31,11 +31,7 @@ pub fn check_path(path: &str, is_prefix: bool) -> Result<(), RegistryError> {
     if path.chars().any(is_refused) {
         return bad("has characters that ZooKeeper refuses");
     }
-    let names = if is_prefix {
-        names.strip_suffix('/').unwrap_or(names)
-    } else {
-        names
-    };
+    let names = if is_prefix { names.strip_suffix('/').unwrap_or(names) } else { names };
     if names.split('/').any(str::is_empty) {
         return bad("has an empty name");
     }
@@ -64,10 +60,7 @@ pub fn check_data(path: &str, data: &[u8]) -> Result<(), RegistryError> {
 /// or none when the whole is too large.
 pub fn check_ops(ops: &[Op]) -> Result<(), (Option<usize>, RegistryError)> {
     if ops.len() > MULTI_OPS_MAX {
-        let text = format!(
-            "{} operations; at most {MULTI_OPS_MAX} are allowed",
-            ops.len()
-        );
+        let text = format!("{} operations; at most {MULTI_OPS_MAX} are allowed", ops.len());
         return Err((None, RegistryError::BadArgument(text)));
     }
     let mut bytes = 0;
@@ -84,9 +77,7 @@ pub fn check_ops(ops: &[Op]) -> Result<(), (Option<usize>, RegistryError)> {
 fn check_op(op: &Op) -> Result<usize, RegistryError> {
     match op {
         Op::Check { path, .. } => check_path(path, false).map(|()| path.len()),
-        Op::Create { path, data, mode } => {
-            check_create(path, data, *mode).map(|()| path.len() + data.len())
-        }
+        Op::Create { path, data, mode } => check_create(path, data, *mode).map(|()| path.len() + data.len()),
         Op::Set { path, data, .. } => {
             check_path(path, false)?;
             check_data(path, data).map(|()| path.len() + data.len())
@@ -95,11 +86,7 @@ fn check_op(op: &Op) -> Result<usize, RegistryError> {
     }
 }
 
-pub fn check_create(
-    path: &str,
-    data: &[u8],
-    mode: crate::api::CreateMode,
-) -> Result<(), RegistryError> {
+pub fn check_create(path: &str, data: &[u8], mode: crate::api::CreateMode) -> Result<(), RegistryError> {
     check_path(path, mode == crate::api::CreateMode::EphemeralSequential)?;
     check_data(path, data)
 }
@@ -107,9 +94,7 @@ pub fn check_create(
 pub fn check_delete(path: &str) -> Result<(), RegistryError> {
     check_path(path, false)?;
     if path == "/" {
-        return Err(RegistryError::BadArgument(
-            "the root cannot be deleted".to_owned(),
-        ));
+        return Err(RegistryError::BadArgument("the root cannot be deleted".to_owned()));
     }
     Ok(())
 }
@@ -120,8 +105,7 @@ pub fn parent_of(path: &str) -> Option<&str> {
     if path == "/" {
         return None;
     }
-    path.rfind('/')
-        .map(|slash| if slash == 0 { "/" } else { &path[..slash] })
+    path.rfind('/').map(|slash| if slash == 0 { "/" } else { &path[..slash] })
 }
 
 /// The last name of a path.
@@ -139,9 +123,7 @@ mod tests {
         for good in ["/", "/a", "/a/b-c/.d", "/a/..b"] {
             assert!(check_path(good, false).is_ok(), "{good:?} was refused");
         }
-        for bad in [
-            "", "a", "/a/", "//a", "/a//b", "/a/./b", "/a/..", "/a\u{0}", "/a\u{85}",
-        ] {
+        for bad in ["", "a", "/a/", "//a", "/a//b", "/a/./b", "/a/..", "/a\u{0}", "/a\u{85}"] {
             assert!(check_path(bad, false).is_err(), "{bad:?} was taken");
         }
         assert!(check_path("/a/", true).is_ok());

@@ -63,10 +63,7 @@ impl SessionPool {
         open: Box<OpenSession>,
     ) -> Result<Self, RegistryError> {
         let first = open(0)?;
-        let slots = Slots {
-            slots: vec![Slot { registry: first.clone(), bytes: 0 }],
-            keys: BTreeMap::new(),
-        };
+        let slots = Slots { slots: vec![Slot { registry: first.clone(), bytes: 0 }], keys: BTreeMap::new() };
         Ok(Self { open, sessions_max, bytes_max, first, slots: Mutex::new(slots) })
     }
 

@@ -7,7 +7,7 @@ use baton_registry::testing::zookeeper::ZooKeeperBench;
 async fn check(version: Version) {
     let Some(class_path) = version.class_path_or_skip() else { return };
     let ensemble = Ensemble::start(&class_path, 1).await.unwrap();
-    contract::run(&ZooKeeperBench::new(ensemble)).await;
+    contract::run(&ZooKeeperBench::new(ensemble, "/baton/contract")).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

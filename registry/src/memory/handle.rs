@@ -12,8 +12,7 @@ use super::MemoryEnsemble;
 use super::fault::{Fate, Request};
 use super::server::{ClientId, Queued, Server, Turn};
 use crate::api::{
-    CreateMode, Created, MultiError, Op, OpResult, Registry, RegistryError, SessionId,
-    SessionState, Stat, Watch,
+    CreateMode, Created, MultiError, Op, OpResult, Registry, RegistryError, SessionId, SessionState, Stat, Watch,
 };
 use crate::events::{EVENTS_MAX, event_channel};
 use crate::limits;
@@ -48,14 +47,7 @@ impl MemoryRegistry {
         states: watch::Receiver<SessionState>,
     ) -> Self {
         let name = name.to_owned();
-        Self {
-            ensemble,
-            client,
-            name,
-            deadline,
-            numbers: AtomicU64::new(0),
-            states,
-        }
+        Self { ensemble, client, name, deadline, numbers: AtomicU64::new(0), states }
     }
 
     fn submit<'a, T, E>(
@@ -91,9 +83,7 @@ impl MemoryRegistry {
                     tokio::time::sleep(fate.request_latency).await;
                     ensemble.lock().arrive(client, number);
                 }
-                let result = answer
-                    .await
-                    .unwrap_or_else(|_| Err(RegistryError::Closed.into()));
+                let result = answer.await.unwrap_or_else(|_| Err(RegistryError::Closed.into()));
                 if !fate.answer_latency.is_zero() {
                     tokio::time::sleep(fate.answer_latency).await;
                 }
@@ -104,58 +94,24 @@ impl MemoryRegistry {
         })
     }
 
-    fn enqueue(
-        &self,
-        path: &str,
-        is_write: bool,
-        run: Box<dyn FnOnce(Turn<'_>) + Send>,
-    ) -> (u64, Fate) {
+    fn enqueue(&self, path: &str, is_write: bool, run: Box<dyn FnOnce(Turn<'_>) + Send>) -> (u64, Fate) {
         let mut server = self.ensemble.lock();
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
-        let request = Request {
-            client: &self.name,
-            number,
-            path,
-            is_write,
-        };
+        let request = Request { client: &self.name, number, path, is_write };
         let fate = self.ensemble.network.fate(request);
-        server.enqueue(
-            self.client,
-            Queued {
-                number,
-                arrived: false,
-                loss: fate.loss,
-                run,
-            },
-        );
+        server.enqueue(self.client, Queued { number, arrived: false, loss: fate.loss, run });
         if fate.request_latency.is_zero() {
             server.arrive(self.client, number);
         }
         (number, fate)
     }
 
-    fn transact<'a>(
-        &self,
-        path: &str,
-        op: Op,
-    ) -> Answer<'a, Result<(OpResult, Stat), RegistryError>> {
+    fn transact<'a>(&self, path: &str, op: Op) -> Answer<'a, Result<(OpResult, Stat), RegistryError>> {
         self.submit(path, true, move |server, client| {
             let commit = server.transact(client, &[op]).map_err(|(_, error)| error)?;
-            let path = commit
-                .changes
-                .first()
-                .map(|(path, _)| path.as_str())
-                .unwrap_or_default();
-            let stat = server
-                .tree()
-                .get(path)
-                .map(super::tree::Node::stat)
-                .unwrap_or_default();
-            let result = commit
-                .results
-                .into_iter()
-                .next()
-                .unwrap_or(OpResult::Checked);
+            let path = commit.changes.first().map(|(path, _)| path.as_str()).unwrap_or_default();
+            let stat = server.tree().get(path).map(super::tree::Node::stat).unwrap_or_default();
+            let result = commit.results.into_iter().next().unwrap_or(OpResult::Checked);
             Ok((result, stat))
         })
     }
@@ -182,14 +138,7 @@ impl Registry for MemoryRegistry {
         if let Err(error) = limits::check_create(path, &data, mode) {
             return refused(Err(error));
         }
-        let created = self.transact(
-            path,
-            Op::Create {
-                path: path.to_owned(),
-                data,
-                mode,
-            },
-        );
+        let created = self.transact(path, Op::Create { path: path.to_owned(), data, mode });
         Box::pin(async move {
             match created.await? {
                 (OpResult::Created { path }, stat) => Ok(Created { path, stat }),
@@ -208,18 +157,13 @@ impl Registry for MemoryRegistry {
             return refused(Err(error));
         }
         let wanted = path.to_owned();
-        self.submit(path, false, move |server, _| {
-            match server.tree().get(&wanted) {
-                Some(node) => Ok((node.data.clone(), node.stat())),
-                None => Err(RegistryError::NoNode(wanted)),
-            }
+        self.submit(path, false, move |server, _| match server.tree().get(&wanted) {
+            Some(node) => Ok((node.data.clone(), node.stat())),
+            None => Err(RegistryError::NoNode(wanted)),
         })
     }
 
-    fn exists<'s, 'p, 'f>(
-        &'s self,
-        path: &'p str,
-    ) -> Answer<'f, Result<Option<Stat>, RegistryError>>
+    fn exists<'s, 'p, 'f>(&'s self, path: &'p str) -> Answer<'f, Result<Option<Stat>, RegistryError>>
     where
         's: 'f,
         'p: 'f,
@@ -229,9 +173,7 @@ impl Registry for MemoryRegistry {
             return refused(Err(error));
         }
         let wanted = path.to_owned();
-        self.submit(path, false, move |server, _| {
-            Ok(server.tree().get(&wanted).map(super::tree::Node::stat))
-        })
+        self.submit(path, false, move |server, _| Ok(server.tree().get(&wanted).map(super::tree::Node::stat)))
     }
 
     fn set<'s, 'p, 'f>(
@@ -245,27 +187,14 @@ impl Registry for MemoryRegistry {
         'p: 'f,
         Self: 'f,
     {
-        if let Err(error) =
-            limits::check_path(path, false).and_then(|()| limits::check_data(path, &data))
-        {
+        if let Err(error) = limits::check_path(path, false).and_then(|()| limits::check_data(path, &data)) {
             return refused(Err(error));
         }
-        let set = self.transact(
-            path,
-            Op::Set {
-                path: path.to_owned(),
-                data,
-                version,
-            },
-        );
+        let set = self.transact(path, Op::Set { path: path.to_owned(), data, version });
         Box::pin(async move { set.await.map(|(_, stat)| stat) })
     }
 
-    fn delete<'s, 'p, 'f>(
-        &'s self,
-        path: &'p str,
-        version: Option<i32>,
-    ) -> Answer<'f, Result<(), RegistryError>>
+    fn delete<'s, 'p, 'f>(&'s self, path: &'p str, version: Option<i32>) -> Answer<'f, Result<(), RegistryError>>
     where
         's: 'f,
         'p: 'f,
@@ -274,20 +203,11 @@ impl Registry for MemoryRegistry {
         if let Err(error) = limits::check_delete(path) {
             return refused(Err(error));
         }
-        let deleted = self.transact(
-            path,
-            Op::Delete {
-                path: path.to_owned(),
-                version,
-            },
-        );
+        let deleted = self.transact(path, Op::Delete { path: path.to_owned(), version });
         Box::pin(async move { deleted.await.map(|_| ()) })
     }
 
-    fn children<'s, 'p, 'f>(
-        &'s self,
-        path: &'p str,
-    ) -> Answer<'f, Result<Vec<String>, RegistryError>>
+    fn children<'s, 'p, 'f>(&'s self, path: &'p str) -> Answer<'f, Result<Vec<String>, RegistryError>>
     where
         's: 'f,
         'p: 'f,
@@ -297,9 +217,7 @@ impl Registry for MemoryRegistry {
             return refused(Err(error));
         }
         let wanted = path.to_owned();
-        self.submit(path, false, move |server, _| {
-            server.tree().children(&wanted)
-        })
+        self.submit(path, false, move |server, _| server.tree().children(&wanted))
     }
 
     fn multi<'s, 'f>(&'s self, ops: Vec<Op>) -> Answer<'f, Result<Vec<OpResult>, MultiError>>
@@ -312,9 +230,7 @@ impl Registry for MemoryRegistry {
         }
         self.submit("", true, move |server, client| {
             let commit = server.transact(client, &ops);
-            commit
-                .map(|c| c.results)
-                .map_err(|(index, error)| MultiError { index, error })
+            commit.map(|c| c.results).map_err(|(index, error)| MultiError { index, error })
         })
     }
 
@@ -330,11 +246,7 @@ impl Registry for MemoryRegistry {
         self.submit(path, false, |_, _| Ok(()))
     }
 
-    fn watch<'s, 'p, 'f>(
-        &'s self,
-        path: &'p str,
-        recursive: bool,
-    ) -> Answer<'f, Result<Watch, RegistryError>>
+    fn watch<'s, 'p, 'f>(&'s self, path: &'p str, recursive: bool) -> Answer<'f, Result<Watch, RegistryError>>
     where
         's: 'f,
         'p: 'f,

@@ -97,28 +97,14 @@ impl Journal {
             let bytes = std::fs::read(&path).map_err(at(&path))?;
             good = read_file(&path, &bytes, &mut restored)?;
             if good < bytes.len() {
-                tracing::warn!(
-                    ?path,
-                    good,
-                    size = bytes.len(),
-                    "dropping an unfinished transaction"
-                );
-                let file = OpenOptions::new()
-                    .write(true)
-                    .open(&path)
-                    .map_err(at(&path))?;
-                file.set_len(good as u64)
-                    .and_then(|()| file.sync_all())
-                    .map_err(at(&path))?;
+                tracing::warn!(?path, good, size = bytes.len(), "dropping an unfinished transaction");
+                let file = OpenOptions::new().write(true).open(&path).map_err(at(&path))?;
+                file.set_len(good as u64).and_then(|()| file.sync_all()).map_err(at(&path))?;
             }
         }
         let generation = generation.unwrap_or(0);
         let path = file_path(dir, generation);
-        let file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&path)
-            .map_err(at(&path))?;
+        let file = OpenOptions::new().create(true).append(true).open(&path).map_err(at(&path))?;
         let mut journal = Self {
             dir: dir.to_owned(),
             _lock: lock,
@@ -206,16 +192,8 @@ impl Journal {
 
 fn lock(dir: &Path) -> Result<File, JournalError> {
     let path = dir.join("lock");
-    let io = |source| JournalError::Io {
-        path: path.clone(),
-        source,
-    };
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(io)?;
+    let io = |source| JournalError::Io { path: path.clone(), source };
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(io)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(JournalError::InUse(dir.to_owned())),
@@ -292,38 +270,23 @@ fn read_file(path: &Path, bytes: &[u8], restored: &mut Restored) -> Result<usize
     let Some((header, _)) = bytes.split_at_checked(HEADER_BYTES) else {
         // The process died while it made the file: nothing was ever answered from it.
         let ours = file_header().starts_with(bytes);
-        return if ours {
-            Ok(0)
-        } else {
-            Err(JournalError::NotOurs(path.to_owned()))
-        };
+        return if ours { Ok(0) } else { Err(JournalError::NotOurs(path.to_owned())) };
     };
     let Some(version) = header.strip_prefix(FILE_MAGIC.as_slice()) else {
         return Err(JournalError::NotOurs(path.to_owned()));
     };
-    let found = version
-        .iter()
-        .fold(0, |number, byte| number << 8 | u16::from(*byte));
+    let found = version.iter().fold(0, |number, byte| number << 8 | u16::from(*byte));
     if found > FORMAT {
-        return Err(JournalError::Newer {
-            path: path.to_owned(),
-            found,
-        });
+        return Err(JournalError::Newer { path: path.to_owned(), found });
     }
     let mut offset = HEADER_BYTES;
     while let Some(payload) = frame_at(bytes, offset) {
-        let damaged = || JournalError::Damaged {
-            path: path.to_owned(),
-            offset,
-        };
+        let damaged = || JournalError::Damaged { path: path.to_owned(), offset };
         apply(payload, restored).ok_or_else(damaged)?;
         offset += FRAME_HEADER_BYTES + payload.len();
     }
     if (offset + 1..bytes.len()).any(|later| frame_at(bytes, later).is_some()) {
-        return Err(JournalError::Damaged {
-            path: path.to_owned(),
-            offset,
-        });
+        return Err(JournalError::Damaged { path: path.to_owned(), offset });
     }
     Ok(offset)
 }
@@ -335,9 +298,7 @@ fn frame_at(bytes: &[u8], offset: usize) -> Option<&[u8]> {
     }
     let length = usize::try_from(u32::from_be_bytes(input.array()?)).ok()?;
     let crc = u32::from_be_bytes(input.array()?);
-    let payload = (length <= FRAME_BYTES_MAX)
-        .then(|| input.take(length))
-        .flatten()?;
+    let payload = (length <= FRAME_BYTES_MAX).then(|| input.take(length)).flatten()?;
     (crc32c::crc32c(payload) == crc).then_some(payload)
 }
 
@@ -351,13 +312,7 @@ fn apply(payload: &[u8], restored: &mut Restored) -> Option<()> {
                 let version = i32::from_be_bytes(input.array()?);
                 let czxid = i64::from_be_bytes(input.array()?);
                 let mzxid = i64::from_be_bytes(input.array()?);
-                let node = Node {
-                    data,
-                    version,
-                    czxid,
-                    mzxid,
-                    ..Node::default()
-                };
+                let node = Node { data, version, czxid, mzxid, ..Node::default() };
                 restored.nodes.insert(path, node);
             }
             [2] => drop(restored.nodes.remove(&input.text()?)),

@@ -65,10 +65,7 @@ impl MemoryEnsemble {
     /// Nothing outlives it, and every request passes through `network`.
     #[must_use]
     pub fn with_network(network: impl Network) -> Self {
-        Self {
-            server: Arc::default(),
-            network: Arc::new(network),
-        }
+        Self { server: Arc::default(), network: Arc::new(network) }
     }
 
     /// Persistent nodes live in `dir`, which one process at a time may use.
@@ -77,16 +74,9 @@ impl MemoryEnsemble {
     /// The directory cannot be used: in use, unreadable, damaged, or written by a newer version.
     pub fn open(dir: &Path) -> Result<Self, JournalError> {
         let (journal, restored) = Journal::open(dir)?;
-        let tree = Tree::restored(
-            restored.nodes,
-            restored.bounds.zxid,
-            restored.bounds.sequence,
-        );
+        let tree = Tree::restored(restored.nodes, restored.bounds.zxid, restored.bounds.sequence);
         let server = Server::restored(tree, journal);
-        Ok(Self {
-            server: Arc::new(Mutex::new(server)),
-            network: Arc::new(Perfect),
-        })
+        Ok(Self { server: Arc::new(Mutex::new(server)), network: Arc::new(Perfect) })
     }
 
     /// A handle with a session of its own. The name is for [`Network`] and the functions below.

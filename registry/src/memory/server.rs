@@ -78,23 +78,14 @@ pub struct Server {
 impl Server {
     pub fn restored(tree: Tree, journal: Journal) -> Self {
         let last_session = journal.bounds().session;
-        Self {
-            tree,
-            journal: Some(journal),
-            last_session,
-            ..Self::default()
-        }
+        Self { tree, journal: Some(journal), last_session, ..Self::default() }
     }
 
     pub fn tree(&self) -> &Tree {
         &self.tree
     }
 
-    pub fn connect(
-        &mut self,
-        name: &str,
-        timeout: Duration,
-    ) -> (ClientId, watch::Receiver<SessionState>) {
+    pub fn connect(&mut self, name: &str, timeout: Duration) -> (ClientId, watch::Receiver<SessionState>) {
         let (state, states) = watch::channel(SessionState::Disconnected);
         let client = self.next_client;
         self.next_client += 1;
@@ -119,18 +110,12 @@ impl Server {
     }
 
     pub fn clients_named(&self, name: &str) -> Vec<ClientId> {
-        let named = self
-            .clients
-            .iter()
-            .filter(|(_, c)| c.name == name && !c.dropped);
+        let named = self.clients.iter().filter(|(_, c)| c.name == name && !c.dropped);
         named.map(|(id, _)| *id).collect()
     }
 
     fn is_reachable(&self, client: ClientId) -> bool {
-        let linked = self
-            .clients
-            .get(&client)
-            .is_some_and(|c| c.linked && !c.dropped && !c.closed);
+        let linked = self.clients.get(&client).is_some_and(|c| c.linked && !c.dropped && !c.closed);
         linked && !self.stopped
     }
 
@@ -140,9 +125,7 @@ impl Server {
         if !self.is_reachable(client) {
             return;
         }
-        let alive = self
-            .session_of(client)
-            .filter(|s| self.sessions.contains_key(s));
+        let alive = self.session_of(client).filter(|s| self.sessions.contains_key(s));
         let session = alive.unwrap_or_else(|| self.open_session(client));
         if let Some(entry) = self.sessions.get_mut(&session) {
             entry.absent = None;
@@ -161,18 +144,8 @@ impl Server {
     fn open_session(&mut self, client: ClientId) -> SessionId {
         self.last_session += 1;
         let session = SessionId(self.last_session);
-        let timeout = self
-            .clients
-            .get(&client)
-            .map_or(Duration::ZERO, |c| c.timeout);
-        self.sessions.insert(
-            session,
-            Session {
-                client,
-                timeout,
-                absent: None,
-            },
-        );
+        let timeout = self.clients.get(&client).map_or(Duration::ZERO, |c| c.timeout);
+        self.sessions.insert(session, Session { client, timeout, absent: None });
         if let Err(error) = self.reserve_numbers() {
             tracing::error!(%error, "cannot reserve session numbers");
         }
@@ -250,11 +223,7 @@ impl Server {
             return;
         }
         entry.linked = linked;
-        if linked {
-            self.resume(client)
-        } else {
-            self.break_connection(client)
-        }
+        if linked { self.resume(client) } else { self.break_connection(client) }
     }
 
     /// Breaks a connection; it comes back at once.
@@ -271,11 +240,7 @@ impl Server {
         self.stopped = stopped;
         let clients: Vec<ClientId> = self.clients.keys().copied().collect();
         for client in clients {
-            if stopped {
-                self.break_connection(client)
-            } else {
-                self.resume(client)
-            }
+            if stopped { self.break_connection(client) } else { self.resume(client) }
         }
         if !stopped {
             for session in self.sessions.values_mut().filter(|s| s.absent.is_some()) {
@@ -355,41 +320,22 @@ impl Server {
         }
     }
 
-    pub fn add_watch(
-        &mut self,
-        client: ClientId,
-        path: &str,
-        recursive: bool,
-        events: EventSender,
-    ) {
+    pub fn add_watch(&mut self, client: ClientId, path: &str, recursive: bool, events: EventSender) {
         let Some(entry) = self.clients.get_mut(&client) else {
             return;
         };
         entry.watches.retain(|w| !w.events.is_closed());
         events.send(Event::Reset);
-        entry.watches.push(WatchEntry {
-            path: path.to_owned(),
-            recursive,
-            events,
-        });
+        entry.watches.push(WatchEntry { path: path.to_owned(), recursive, events });
     }
 
     /// One transaction: durable before it returns.
-    pub fn transact(
-        &mut self,
-        client: ClientId,
-        ops: &[Op],
-    ) -> Result<Commit, (Option<usize>, RegistryError)> {
-        let session = self
-            .session_of(client)
-            .ok_or((None, RegistryError::SessionExpired))?;
+    pub fn transact(&mut self, client: ClientId, ops: &[Op]) -> Result<Commit, (Option<usize>, RegistryError)> {
+        let session = self.session_of(client).ok_or((None, RegistryError::SessionExpired))?;
         if let Some(why) = &self.broken {
             return Err((None, RegistryError::Unknown(why.clone())));
         }
-        let commit = self
-            .tree
-            .transact(session, ops)
-            .map_err(|(index, e)| (Some(index), e))?;
+        let commit = self.tree.transact(session, ops).map_err(|(index, e)| (Some(index), e))?;
         if let Err(error) = self.persist(&commit.durable) {
             self.tree.roll_back();
             return Err((None, error));
@@ -456,21 +402,13 @@ fn refuse_all(client: &mut Client, error: &RegistryError) {
 /// `Changed` when a child comes or goes.
 fn event_for(watch: &WatchEntry, path: &str, kind: EventKind) -> Option<Event> {
     let below = watch.path == "/"
-        || path
-            .strip_prefix(&watch.path)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        || path.strip_prefix(&watch.path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     if !below {
         return None;
     }
     if watch.recursive || path == watch.path {
-        return Some(Event::Node {
-            path: path.to_owned(),
-            kind,
-        });
+        return Some(Event::Node { path: path.to_owned(), kind });
     }
     let child = parent_of(path) == Some(&watch.path) && kind != EventKind::Changed;
-    child.then(|| Event::Node {
-        path: watch.path.clone(),
-        kind: EventKind::Changed,
-    })
+    child.then(|| Event::Node { path: watch.path.clone(), kind: EventKind::Changed })
 }

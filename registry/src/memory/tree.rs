@@ -81,11 +81,7 @@ impl Tree {
     /// here on is above the given ones, which the earlier process may have handed out.
     #[must_use]
     pub fn restored(nodes: BTreeMap<String, Node>, zxid: i64, sequence: i32) -> Self {
-        let mut tree = Self {
-            zxid,
-            sequence_max: sequence,
-            ..Self::default()
-        };
+        let mut tree = Self { zxid, sequence_max: sequence, ..Self::default() };
         tree.nodes.extend(nodes);
         let paths: Vec<String> = tree.nodes.keys().cloned().collect();
         for node in tree.nodes.values_mut() {
@@ -132,11 +128,7 @@ impl Tree {
         if !self.nodes.contains_key(path) {
             return Err(RegistryError::NoNode(path.to_owned()));
         }
-        let prefix = if path == "/" {
-            "/".to_owned()
-        } else {
-            format!("{path}/")
-        };
+        let prefix = if path == "/" { "/".to_owned() } else { format!("{path}/") };
         let mut names = Vec::new();
         let mut from = Bound::Excluded(prefix.clone());
         loop {
@@ -156,11 +148,7 @@ impl Tree {
     }
 
     /// Applies all operations or none. On failure, the index of the one that was refused.
-    pub fn transact(
-        &mut self,
-        session: SessionId,
-        ops: &[Op],
-    ) -> Result<Commit, (usize, RegistryError)> {
+    pub fn transact(&mut self, session: SessionId, ops: &[Op]) -> Result<Commit, (usize, RegistryError)> {
         debug_assert!(self.undo.is_empty());
         self.zxid += 1;
         let mut commit = Commit::default();
@@ -201,12 +189,7 @@ impl Tree {
         commit.changes
     }
 
-    fn apply(
-        &mut self,
-        session: SessionId,
-        op: &Op,
-        commit: &mut Commit,
-    ) -> Result<OpResult, RegistryError> {
+    fn apply(&mut self, session: SessionId, op: &Op, commit: &mut Commit) -> Result<OpResult, RegistryError> {
         match op {
             Op::Check { path, version } => {
                 self.expect(path, *version)?;
@@ -216,11 +199,7 @@ impl Tree {
                 let path = self.create(session, path, data.clone(), *mode, commit)?;
                 Ok(OpResult::Created { path })
             }
-            Op::Set {
-                path,
-                data,
-                version,
-            } => {
+            Op::Set { path, data, version } => {
                 let version = self.set(path, data.clone(), *version, commit)?;
                 Ok(OpResult::Set { version })
             }
@@ -232,13 +211,9 @@ impl Tree {
     }
 
     fn expect(&self, path: &str, version: Option<i32>) -> Result<&Node, RegistryError> {
-        let node = self
-            .get(path)
-            .ok_or_else(|| RegistryError::NoNode(path.to_owned()))?;
+        let node = self.get(path).ok_or_else(|| RegistryError::NoNode(path.to_owned()))?;
         match version {
-            Some(version) if version != node.version => {
-                Err(RegistryError::BadVersion(path.to_owned()))
-            }
+            Some(version) if version != node.version => Err(RegistryError::BadVersion(path.to_owned())),
             _ => Ok(node),
         }
     }
@@ -251,13 +226,8 @@ impl Tree {
         mode: CreateMode,
         commit: &mut Commit,
     ) -> Result<String, RegistryError> {
-        let parent_path = parent_of(prefix)
-            .ok_or_else(|| RegistryError::NodeExists(prefix.to_owned()))?
-            .to_owned();
-        let mut parent = self
-            .get(&parent_path)
-            .cloned()
-            .ok_or_else(|| RegistryError::NoNode(prefix.to_owned()))?;
+        let parent_path = parent_of(prefix).ok_or_else(|| RegistryError::NodeExists(prefix.to_owned()))?.to_owned();
+        let mut parent = self.get(&parent_path).cloned().ok_or_else(|| RegistryError::NoNode(prefix.to_owned()))?;
         let path = match mode {
             CreateMode::EphemeralSequential => format!("{prefix}{:010}", parent.created_children),
             CreateMode::Persistent | CreateMode::Ephemeral => prefix.to_owned(),
@@ -271,19 +241,9 @@ impl Tree {
         parent.num_children += 1;
         parent.created_children += 1;
         self.sequence_max = self.sequence_max.max(parent.created_children);
-        let owner = if mode == CreateMode::Persistent {
-            SessionId::default()
-        } else {
-            session
-        };
+        let owner = if mode == CreateMode::Persistent { SessionId::default() } else { session };
         let zxid = self.zxid;
-        let node = Node {
-            data,
-            czxid: zxid,
-            mzxid: zxid,
-            owner,
-            ..Node::default()
-        };
+        let node = Node { data, czxid: zxid, mzxid: zxid, owner, ..Node::default() };
         if !node.is_ephemeral() {
             commit.durable.push(path.clone());
         }
@@ -313,12 +273,7 @@ impl Tree {
         Ok(version)
     }
 
-    fn delete(
-        &mut self,
-        path: &str,
-        version: Option<i32>,
-        commit: &mut Commit,
-    ) -> Result<(), RegistryError> {
+    fn delete(&mut self, path: &str, version: Option<i32>, commit: &mut Commit) -> Result<(), RegistryError> {
         let node = self.expect(path, version)?;
         if node.num_children > 0 {
             return Err(RegistryError::NotEmpty(path.to_owned()));
@@ -344,27 +299,18 @@ impl Tree {
 
     /// Puts or removes a node, and keeps the lists of ephemerals right.
     fn put(&mut self, path: &str, node: Option<Node>) -> Option<Node> {
-        let owner = node
-            .as_ref()
-            .map(|n| n.owner)
-            .filter(|o| *o != SessionId::default());
+        let owner = node.as_ref().map(|n| n.owner).filter(|o| *o != SessionId::default());
         let before = match node {
             Some(node) => self.nodes.insert(path.to_owned(), node),
             None => self.nodes.remove(path),
         };
-        let owned = before
-            .as_ref()
-            .map(|n| n.owner)
-            .filter(|o| *o != SessionId::default());
+        let owned = before.as_ref().map(|n| n.owner).filter(|o| *o != SessionId::default());
         if owned != owner {
             if let Some(paths) = owned.and_then(|o| self.ephemerals.get_mut(&o)) {
                 paths.remove(path);
             }
             if let Some(owner) = owner {
-                self.ephemerals
-                    .entry(owner)
-                    .or_default()
-                    .insert(path.to_owned());
+                self.ephemerals.entry(owner).or_default().insert(path.to_owned());
             }
         }
         before
@@ -375,25 +321,15 @@ impl Tree {
     fn check(&self) {
         for (path, node) in &self.nodes {
             let children = self.children(path).unwrap();
-            assert_eq!(
-                children.len(),
-                usize::try_from(node.num_children).unwrap(),
-                "{path}"
-            );
+            assert_eq!(children.len(), usize::try_from(node.num_children).unwrap(), "{path}");
             if let Some(parent) = parent_of(path) {
                 assert!(self.nodes.contains_key(parent), "{path} has no parent");
             }
-            let listed = self
-                .ephemerals
-                .get(&node.owner)
-                .is_some_and(|p| p.contains(path));
+            let listed = self.ephemerals.get(&node.owner).is_some_and(|p| p.contains(path));
             assert_eq!(listed, node.is_ephemeral(), "{path}");
         }
         let listed: usize = self.ephemerals.values().map(BTreeSet::len).sum();
-        assert_eq!(
-            listed,
-            self.nodes.values().filter(|n| n.is_ephemeral()).count()
-        );
+        assert_eq!(listed, self.nodes.values().filter(|n| n.is_ephemeral()).count());
     }
 }
 
@@ -403,11 +339,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn create(path: &str, mode: CreateMode) -> Op {
-        Op::Create {
-            path: path.to_owned(),
-            data: Bytes::new(),
-            mode,
-        }
+        Op::Create { path: path.to_owned(), data: Bytes::new(), mode }
     }
 
     fn ops() -> impl Strategy<Value = Vec<Op>> {
@@ -420,11 +352,7 @@ mod tests {
                 1 => create(&path, CreateMode::Persistent),
                 2 => create(&path, CreateMode::Ephemeral),
                 3 => create(&path, CreateMode::EphemeralSequential),
-                4 => Op::Set {
-                    path,
-                    data: Bytes::from_static(b"x"),
-                    version,
-                },
+                4 => Op::Set { path, data: Bytes::from_static(b"x"), version },
                 _ => Op::Delete { path, version },
             }
         });
@@ -461,8 +389,7 @@ mod tests {
     fn children_are_sorted_and_only_the_next_level() {
         let mut tree = Tree::default();
         for path in ["/a", "/a/x", "/a/x/y", "/a/x-z", "/a/x/w", "/b"] {
-            tree.transact(SessionId(1), &[create(path, CreateMode::Persistent)])
-                .unwrap();
+            tree.transact(SessionId(1), &[create(path, CreateMode::Persistent)]).unwrap();
             tree.confirm();
         }
         assert_eq!(tree.children("/").unwrap(), ["a", "b"]);

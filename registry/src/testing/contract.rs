@@ -9,10 +9,7 @@ use bytes::Bytes;
 use futures::future::join_all;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::api::{
-    CreateMode, Created, Event, EventKind, Op, OpResult, Registry, RegistryError, SessionState,
-    Watch,
-};
+use crate::api::{CreateMode, Created, Event, EventKind, Op, OpResult, Registry, RegistryError, SessionState, Watch};
 use crate::limits::{MULTI_OPS_MAX, REQUEST_BYTES_MAX};
 
 /// A session and its number on the bench.
@@ -38,6 +35,7 @@ pub trait Bench: Send + Sync {
         &self,
         client: &Client,
         path: &str,
+        data: Bytes,
         mode: CreateMode,
     ) -> Result<Created, RegistryError>;
     /// Drops the client's last handle without closing it.
@@ -142,10 +140,7 @@ async fn a_version_is_checked(bench: &dyn Bench, root_path: &str) {
     assert!(after.czxid > before.czxid);
 }
 
-async fn a_transaction_is_all_or_nothing_and_names_the_refused_operation(
-    bench: &dyn Bench,
-    root_path: &str,
-) {
+async fn a_transaction_is_all_or_nothing_and_names_the_refused_operation(bench: &dyn Bench, root_path: &str) {
     let zk = root(bench, root_path).await.registry;
     let (a, b) = (format!("{root_path}/a"), format!("{root_path}/b"));
     let set = |path: &str, version| Op::Set { path: path.to_owned(), data: data("s"), version };
@@ -362,10 +357,8 @@ async fn calls_take_effect_in_their_order_without_awaiting(bench: &dyn Bench, ro
     created.await.unwrap();
 
     let paths: Vec<String> = (0..2000).map(|n| format!("{root_path}/{n:04}")).collect();
-    let creates: Vec<_> =
-        paths.iter().map(|p| zk.create(p, Bytes::new(), CreateMode::Persistent)).collect();
-    let zxids: Vec<i64> =
-        join_all(creates).await.into_iter().map(|c| c.unwrap().stat.czxid).collect();
+    let creates: Vec<_> = paths.iter().map(|p| zk.create(p, Bytes::new(), CreateMode::Persistent)).collect();
+    let zxids: Vec<i64> = join_all(creates).await.into_iter().map(|c| c.unwrap().stat.czxid).collect();
     assert!(zxids.is_sorted());
     let deletes: Vec<_> = paths.iter().map(|p| zk.delete(p, Some(0))).collect();
     assert!(join_all(deletes).await.iter().all(Result::is_ok));
@@ -376,7 +369,7 @@ async fn a_lost_answer_is_unknown_and_the_node_is_there(bench: &dyn Bench, root_
     let prefix = format!("{root_path}/c-");
     for n in 0..2 {
         let mode = CreateMode::EphemeralSequential;
-        let result = bench.create_unheard(&client, &prefix, mode).await;
+        let result = bench.create_unheard(&client, &prefix, Bytes::new(), mode).await;
         assert!(result.as_ref().is_err_and(RegistryError::outcome_unknown), "{result:?}");
         let names = retry(|| client.registry.children(root_path)).await;
         assert_eq!(names.len(), n + 1, "{names:?}");
@@ -387,7 +380,7 @@ async fn a_lost_answer_is_unknown_and_the_node_is_there(bench: &dyn Bench, root_
 }
 
 /// Reads may fail while a client reconnects.
-async fn retry<T, F>(mut call: impl FnMut() -> F) -> T
+pub(super) async fn retry<T, F>(mut call: impl FnMut() -> F) -> T
 where
     F: Future<Output = Result<T, RegistryError>>,
 {
@@ -473,10 +466,7 @@ async fn calls_end_while_the_server_is_away(bench: &dyn Bench, root_path: &str) 
     retry(|| client.registry.get(root_path)).await;
 }
 
-async fn everything_persistent_survives_a_restart_of_the_server(
-    bench: &dyn Bench,
-    root_path: &str,
-) {
+async fn everything_persistent_survives_a_restart_of_the_server(bench: &dyn Bench, root_path: &str) {
     let client = root(bench, root_path).await;
     client.registry.set(root_path, data("x"), Some(0)).await.unwrap();
     bench.restart_server().await;

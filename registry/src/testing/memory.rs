@@ -71,10 +71,11 @@ impl Bench for MemoryBench {
         &self,
         client: &Client,
         path: &str,
+        data: Bytes,
         mode: CreateMode,
     ) -> Result<Created, RegistryError> {
         self.unheard.0.lock().unwrap().insert(client.number.to_string());
-        client.registry.create(path, Bytes::new(), mode).await
+        client.registry.create(path, data, mode).await
     }
 
     async fn abandon(&self, client: Client) {

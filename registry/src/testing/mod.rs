@@ -3,5 +3,6 @@
 pub mod contract;
 pub mod memory;
 pub mod proxy;
+pub mod recipes;
 pub mod server;
 pub mod zookeeper;

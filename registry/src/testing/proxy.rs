@@ -109,14 +109,17 @@ async fn pump(
     mut rules: watch::Receiver<Rules>,
     held: fn(&Rules) -> bool,
 ) {
+    let cuts = rules.borrow().cuts;
     let mut buffer = vec![0; 64 * 1024];
     loop {
         let count = match from.read(&mut buffer).await {
             Ok(0) | Err(_) => return,
             Ok(count) => count,
         };
-        if rules.wait_for(|rules| !held(rules)).await.is_err() {
-            return;
+        // What was held when the connection was cut never arrives.
+        match rules.wait_for(|rules| !held(rules) || rules.cuts != cuts).await.map(|r| r.cuts) {
+            Ok(now) if now == cuts => {}
+            _ => return,
         }
         if to.write_all(&buffer[..count]).await.is_err() {
             return;

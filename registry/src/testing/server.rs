@@ -77,9 +77,8 @@ fn newest_class_path() -> Result<String, String> {
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/peers/zookeeper/libs");
     let dir = std::env::var_os("BATON_ZK39_LIBS").map_or(beside, PathBuf::from);
     let jars = std::fs::read_dir(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
-    let has_server = jars.flatten().any(|jar| {
-        jar.file_name().to_str().is_some_and(|name| name.starts_with("zookeeper-3.9"))
-    });
+    let has_server =
+        jars.flatten().any(|jar| jar.file_name().to_str().is_some_and(|name| name.starts_with("zookeeper-3.9")));
     if !has_server {
         return Err(format!("no zookeeper-3.9 jar in {}", dir.display()));
     }
@@ -215,9 +214,7 @@ impl Ensemble {
     /// Which server leads the ensemble now.
     #[must_use]
     pub fn leader(&self) -> Option<usize> {
-        self.servers.iter().position(|server| {
-            mode(server.client_address).is_ok_and(|mode| mode.contains("leader"))
-        })
+        self.servers.iter().position(|server| mode(server.client_address).is_ok_and(|mode| mode.contains("leader")))
     }
 
     /// Waits until every server answers and has a role.
@@ -261,8 +258,7 @@ fn config(home: &Path, client: SocketAddr, ports: &[u16], count: usize) -> Strin
 
 /// Held together until all are known, so that none is given twice.
 fn free_ports(count: usize) -> io::Result<Vec<u16>> {
-    let listeners: Vec<TcpListener> =
-        (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
+    let listeners: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
     listeners.iter().map(|listener| listener.local_addr().map(|a| a.port())).collect()
 }
 

@@ -21,13 +21,19 @@ pub struct ZooKeeperBench {
     ensemble: Mutex<Ensemble>,
     clients: Mutex<Vec<(Arc<ZooKeeperRegistry>, Proxy)>>,
     session_timeout: Duration,
+    chroot: String,
 }
 
 impl ZooKeeperBench {
+    /// Every path is below `chroot`, which need not exist.
     #[must_use]
-    pub fn new(ensemble: Ensemble) -> Self {
-        let session_timeout = Duration::from_secs(2);
-        Self { ensemble: Mutex::new(ensemble), clients: Mutex::default(), session_timeout }
+    pub fn new(ensemble: Ensemble, chroot: &str) -> Self {
+        Self {
+            ensemble: Mutex::new(ensemble),
+            clients: Mutex::default(),
+            session_timeout: Duration::from_secs(2),
+            chroot: chroot.to_owned(),
+        }
     }
 }
 
@@ -43,8 +49,7 @@ impl Bench for ZooKeeperBench {
         let proxy = Proxy::start(server).await.expect("a proxy");
         let config = ZooKeeperConfig {
             session_timeout: self.session_timeout,
-            // Every path of the suite is below a chroot that does not exist at first.
-            ..ZooKeeperConfig::new(format!("{}/baton/contract", proxy.address()))
+            ..ZooKeeperConfig::new(format!("{}{}", proxy.address(), self.chroot))
         };
         let registry = Arc::new(ZooKeeperRegistry::start(config).expect("a client"));
         registry.connected(CONNECT_DEADLINE).await.expect("a session");
@@ -70,13 +75,14 @@ impl Bench for ZooKeeperBench {
         &self,
         client: &Client,
         path: &str,
+        data: Bytes,
         mode: CreateMode,
     ) -> Result<Created, RegistryError> {
         let observer = self.connect().await;
         let parent = crate::limits::parent_of(path).unwrap_or("/").to_owned();
         let before = observer.registry.children(&parent).await?;
         self.clients.lock().await[client.number].1.hold_answers(true);
-        let creating = client.registry.create(path, Bytes::new(), mode);
+        let creating = client.registry.create(path, data, mode);
         while observer.registry.children(&parent).await? == before {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }

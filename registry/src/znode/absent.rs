@@ -30,9 +30,7 @@ impl Znode for Absence {
     }
 
     fn read(input: &mut Reader<'_>, _version: u8) -> Result<Self, ZnodeError> {
-        Ok(Self {
-            since_unix_ms: input.u64()?,
-        })
+        Ok(Self { since_unix_ms: input.u64()? })
     }
 }
 

@@ -23,10 +23,7 @@ pub fn path(broker: BrokerId) -> String {
 /// The broker of a path or name below [`ROOT`]; none if it is not a broker's.
 #[must_use]
 pub fn broker_of(path: &str) -> Option<BrokerId> {
-    let name = path
-        .strip_prefix(ROOT)
-        .and_then(|rest| rest.strip_prefix('/'))
-        .unwrap_or(path);
+    let name = path.strip_prefix(ROOT).and_then(|rest| rest.strip_prefix('/')).unwrap_or(path);
     let digits = !name.is_empty() && name.bytes().all(|b| b.is_ascii_digit());
     digits.then(|| name.parse().ok()).flatten().map(BrokerId)
 }
@@ -92,19 +89,11 @@ impl Znode for BrokerRegistration {
         Ok(Self {
             disk: input.disk()?,
             incarnation: input.incarnation()?,
-            features: FeatureRange {
-                min: input.u16()?,
-                max: input.u16()?,
-            },
+            features: FeatureRange { min: input.u16()?, max: input.u16()? },
             draining: input.flag()?,
             rack: input.optional_text()?,
             endpoints: input.list(5, |input| {
-                Ok(Endpoint {
-                    name: input.text()?,
-                    protocol: input.text()?,
-                    host: input.text()?,
-                    port: input.u16()?,
-                })
+                Ok(Endpoint { name: input.text()?, protocol: input.text()?, host: input.text()?, port: input.u16()? })
             })?,
         })
     }
@@ -117,13 +106,11 @@ mod tests {
     use proptest::prelude::*;
 
     fn endpoint() -> impl Strategy<Value = Endpoint> {
-        (".{0,5}", "[a-z]{0,5}", ".{0,9}", any::<u16>()).prop_map(|(name, protocol, host, port)| {
-            Endpoint {
-                name,
-                protocol,
-                host,
-                port,
-            }
+        (".{0,5}", "[a-z]{0,5}", ".{0,9}", any::<u16>()).prop_map(|(name, protocol, host, port)| Endpoint {
+            name,
+            protocol,
+            host,
+            port,
         })
     }
 
@@ -171,14 +158,7 @@ mod tests {
     fn brokers_are_found_in_paths() {
         assert_eq!(broker_of("/brokers/12"), Some(BrokerId(12)));
         assert_eq!(broker_of("12"), Some(BrokerId(12)));
-        for other in [
-            "/brokers",
-            "/brokers/",
-            "/brokers/x",
-            "/brokers/+1",
-            "/p/1",
-            "99999999999",
-        ] {
+        for other in ["/brokers", "/brokers/", "/brokers/x", "/brokers/+1", "/p/1", "99999999999"] {
             assert_eq!(broker_of(other), None, "{other}");
         }
     }

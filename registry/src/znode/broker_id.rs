@@ -33,10 +33,7 @@ impl Znode for BrokerClaim {
     }
 
     fn read(input: &mut Reader<'_>, _version: u8) -> Result<Self, ZnodeError> {
-        Ok(Self {
-            disk: input.disk()?,
-            incarnation: input.incarnation()?,
-        })
+        Ok(Self { disk: input.disk()?, incarnation: input.incarnation()? })
     }
 }
 
@@ -47,22 +44,14 @@ mod tests {
     use proptest::prelude::*;
 
     check_znode!(
-        (any::<u128>(), any::<u64>()).prop_map(|(disk, incarnation)| BrokerClaim {
-            disk: DiskId(disk),
-            incarnation: Incarnation(incarnation),
-        })
+        (any::<u128>(), any::<u64>())
+            .prop_map(|(disk, incarnation)| BrokerClaim { disk: DiskId(disk), incarnation: Incarnation(incarnation) })
     );
 
     #[test]
     fn golden_bytes() {
-        let value = BrokerClaim {
-            disk: DiskId(0xd15c),
-            incarnation: Incarnation(7),
-        };
-        has_bytes(
-            &value,
-            "01ba49 0000000000000000000000000000d15c 0000000000000007",
-        );
+        let value = BrokerClaim { disk: DiskId(0xd15c), incarnation: Incarnation(7) };
+        has_bytes(&value, "01ba49 0000000000000000000000000000d15c 0000000000000007");
         assert_eq!(path(BrokerId(3)), "/broker-ids/3");
     }
 }

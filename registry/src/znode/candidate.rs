@@ -28,10 +28,7 @@ pub fn prefix(partition: TopicPartition) -> String {
 pub fn sequence_of(path: &str) -> Option<CandidateSeq> {
     let digits = crate::limits::name_of(path).strip_prefix("c-")?;
     let valid = digits.len() >= 10 && digits.bytes().all(|b| b.is_ascii_digit());
-    valid
-        .then(|| digits.parse().ok())
-        .flatten()
-        .map(CandidateSeq)
+    valid.then(|| digits.parse().ok()).flatten().map(CandidateSeq)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,11 +50,7 @@ impl Znode for Candidate {
     }
 
     fn read(input: &mut Reader<'_>, _version: u8) -> Result<Self, ZnodeError> {
-        Ok(Self {
-            member: input.member()?,
-            incarnation: input.incarnation()?,
-            nonce: input.u64()?,
-        })
+        Ok(Self { member: input.member()?, incarnation: input.incarnation()?, nonce: input.u64()? })
     }
 }
 
@@ -68,28 +61,14 @@ mod tests {
     use baton_core::ids::{BrokerId, DiskId, Generation, TopicId};
     use proptest::prelude::*;
 
-    check_znode!((member(), any::<u64>(), any::<u64>()).prop_map(
-        |(member, incarnation, nonce)| {
-            Candidate {
-                member,
-                incarnation: Incarnation(incarnation),
-                nonce,
-            }
-        }
-    ));
+    check_znode!((member(), any::<u64>(), any::<u64>()).prop_map(|(member, incarnation, nonce)| {
+        Candidate { member, incarnation: Incarnation(incarnation), nonce }
+    }));
 
     #[test]
     fn golden_bytes() {
-        let member = Member {
-            broker: BrokerId(1),
-            disk: DiskId(2),
-            generation: Generation(3),
-        };
-        let value = Candidate {
-            member,
-            incarnation: Incarnation(4),
-            nonce: 5,
-        };
+        let member = Member { broker: BrokerId(1), disk: DiskId(2), generation: Generation(3) };
+        let value = Candidate { member, incarnation: Incarnation(4), nonce: 5 };
         has_bytes(
             &value,
             "01ba51 00000001 00000000000000000000000000000002 00000003
@@ -99,20 +78,11 @@ mod tests {
 
     #[test]
     fn sequences_are_found_in_paths() {
-        let partition = TopicPartition {
-            topic: TopicId(0x2a),
-            partition: 7,
-        };
+        let partition = TopicPartition { topic: TopicId(0x2a), partition: 7 };
         let text = path(partition, CandidateSeq(12));
         assert_eq!(text, "/p/0000002a/7/c-0000000012");
         assert_eq!(sequence_of(&text), Some(CandidateSeq(12)));
-        for other in [
-            "/p/0000002a/7",
-            "c-12",
-            "c-+000000012",
-            "x-0000000012",
-            "c-",
-        ] {
+        for other in ["/p/0000002a/7", "c-12", "c-+000000012", "x-0000000012", "c-"] {
             assert_eq!(sequence_of(other), None, "{other}");
         }
     }

@@ -28,10 +28,7 @@ impl Znode for ClusterIdentity {
     }
 
     fn read(input: &mut Reader<'_>, _version: u8) -> Result<Self, ZnodeError> {
-        Ok(Self {
-            uuid: Uuid::from_u128(input.u128()?),
-            feature_level: input.u16()?,
-        })
+        Ok(Self { uuid: Uuid::from_u128(input.u128()?), feature_level: input.u16()? })
     }
 }
 
@@ -42,20 +39,13 @@ mod tests {
     use proptest::prelude::*;
 
     check_znode!(
-        (any::<u128>(), any::<u16>()).prop_map(|(uuid, feature_level)| {
-            ClusterIdentity {
-                uuid: Uuid::from_u128(uuid),
-                feature_level,
-            }
-        })
+        (any::<u128>(), any::<u16>())
+            .prop_map(|(uuid, feature_level)| { ClusterIdentity { uuid: Uuid::from_u128(uuid), feature_level } })
     );
 
     #[test]
     fn golden_bytes() {
-        let value = ClusterIdentity {
-            uuid: Uuid::from_u128(0xabcd),
-            feature_level: 2,
-        };
+        let value = ClusterIdentity { uuid: Uuid::from_u128(0xabcd), feature_level: 2 };
         has_bytes(&value, "01ba43 0000000000000000000000000000abcd 0002");
     }
 }

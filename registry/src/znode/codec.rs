@@ -20,18 +20,11 @@ pub enum ZnodeError {
     #[error("{znode}: the data ends too early")]
     Truncated { znode: &'static str },
     #[error("{znode}: written by a newer version (found {found}, understand up to {understood})")]
-    Newer {
-        znode: &'static str,
-        found: u8,
-        understood: u8,
-    },
+    Newer { znode: &'static str, found: u8, understood: u8 },
     #[error("{znode}: not written by Baton, or another kind of znode")]
     NotOurs { znode: &'static str },
     #[error("{znode}: {what}")]
-    Invalid {
-        znode: &'static str,
-        what: &'static str,
-    },
+    Invalid { znode: &'static str, what: &'static str },
 }
 
 /// The data of one kind of znode.
@@ -56,18 +49,13 @@ pub trait Znode: Sized {
     fn decode(data: &[u8]) -> Result<Self, ZnodeError> {
         let znode = Self::NAME;
         let mut input = Reader { znode, data };
-        if data.get(1).is_some_and(|b| *b != MAGIC) || data.get(2).is_some_and(|b| *b != Self::KIND)
-        {
+        if data.get(1).is_some_and(|b| *b != MAGIC) || data.get(2).is_some_and(|b| *b != Self::KIND) {
             return Err(ZnodeError::NotOurs { znode });
         }
         let found = input.u8()?;
         input.take(2)?;
         if found > Self::VERSION {
-            return Err(ZnodeError::Newer {
-                znode,
-                found,
-                understood: Self::VERSION,
-            });
+            return Err(ZnodeError::Newer { znode, found, understood: Self::VERSION });
         }
         if found == 0 {
             return Err(ZnodeError::NotOurs { znode });
@@ -162,26 +150,17 @@ pub struct Reader<'a> {
 impl<'a> Reader<'a> {
     #[must_use]
     pub fn invalid(&self, what: &'static str) -> ZnodeError {
-        ZnodeError::Invalid {
-            znode: self.znode,
-            what,
-        }
+        ZnodeError::Invalid { znode: self.znode, what }
     }
 
     fn take(&mut self, count: usize) -> Result<&'a [u8], ZnodeError> {
-        let (taken, rest) = self
-            .data
-            .split_at_checked(count)
-            .ok_or(ZnodeError::Truncated { znode: self.znode })?;
+        let (taken, rest) = self.data.split_at_checked(count).ok_or(ZnodeError::Truncated { znode: self.znode })?;
         self.data = rest;
         Ok(taken)
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], ZnodeError> {
-        let (taken, rest) = self
-            .data
-            .split_first_chunk::<N>()
-            .ok_or(ZnodeError::Truncated { znode: self.znode })?;
+        let (taken, rest) = self.data.split_first_chunk::<N>().ok_or(ZnodeError::Truncated { znode: self.znode })?;
         self.data = rest;
         Ok(*taken)
     }
@@ -253,11 +232,7 @@ impl<'a> Reader<'a> {
     }
 
     pub fn optional_text(&mut self) -> Result<Option<String>, ZnodeError> {
-        if self.flag()? {
-            self.text().map(Some)
-        } else {
-            Ok(None)
-        }
+        if self.flag()? { self.text().map(Some) } else { Ok(None) }
     }
 
     pub fn broker(&mut self) -> Result<BrokerId, ZnodeError> {
@@ -284,11 +259,7 @@ impl<'a> Reader<'a> {
         let broker = self.broker()?;
         let disk = self.disk()?;
         let generation = self.u32().map(Generation)?;
-        Ok(Member {
-            broker,
-            disk,
-            generation,
-        })
+        Ok(Member { broker, disk, generation })
     }
 }
 
@@ -328,17 +299,10 @@ pub(crate) mod checks {
             bytes[index] = byte;
             Z::decode(&bytes)
         };
-        let newer = ZnodeError::Newer {
-            znode: Z::NAME,
-            found: Z::VERSION + 1,
-            understood: Z::VERSION,
-        };
+        let newer = ZnodeError::Newer { znode: Z::NAME, found: Z::VERSION + 1, understood: Z::VERSION };
         assert_eq!(with(0, Z::VERSION + 1), Err(newer));
         for (index, byte) in [(0, 0), (1, 0), (2, 0)] {
-            assert_eq!(
-                with(index, byte),
-                Err(ZnodeError::NotOurs { znode: Z::NAME })
-            );
+            assert_eq!(with(index, byte), Err(ZnodeError::NotOurs { znode: Z::NAME }));
         }
         let mut longer = good.to_vec();
         longer.push(0);

@@ -44,12 +44,7 @@ impl Znode for CoordinatorCandidate {
     }
 
     fn read(input: &mut Reader<'_>, _version: u8) -> Result<Self, ZnodeError> {
-        Ok(Self {
-            nonce: input.u64()?,
-            name: input.text()?,
-            host: input.text()?,
-            port: input.u16()?,
-        })
+        Ok(Self { nonce: input.u64()?, name: input.text()?, host: input.text()?, port: input.u16()? })
     }
 }
 
@@ -71,10 +66,7 @@ impl Znode for CoordinatorTerm {
     }
 
     fn read(input: &mut Reader<'_>, _version: u8) -> Result<Self, ZnodeError> {
-        Ok(Self {
-            epoch: CoordinatorEpoch(input.u32()?),
-            candidate: CandidateSeq(input.i64()?),
-        })
+        Ok(Self { epoch: CoordinatorEpoch(input.u32()?), candidate: CandidateSeq(input.i64()?) })
     }
 }
 
@@ -87,40 +79,27 @@ mod tests {
     mod candidate {
         use super::*;
         use crate::znode::codec::checks::check_znode;
-        check_znode!((any::<u64>(), ".{0,9}", ".{0,9}", any::<u16>()).prop_map(
-            |(nonce, name, host, port)| CoordinatorCandidate {
-                nonce,
-                name,
-                host,
-                port
-            }
-        ));
+        check_znode!(
+            (any::<u64>(), ".{0,9}", ".{0,9}", any::<u16>())
+                .prop_map(|(nonce, name, host, port)| CoordinatorCandidate { nonce, name, host, port })
+        );
     }
 
     mod term {
         use super::*;
         use crate::znode::codec::checks::check_znode;
-        check_znode!((any::<u32>(), any::<i64>()).prop_map(|(epoch, candidate)| {
-            CoordinatorTerm {
-                epoch: epoch.into(),
-                candidate: candidate.into(),
-            }
-        }));
+        check_znode!(
+            (any::<u32>(), any::<i64>()).prop_map(|(epoch, candidate)| {
+                CoordinatorTerm { epoch: epoch.into(), candidate: candidate.into() }
+            })
+        );
     }
 
     #[test]
     fn golden_bytes() {
-        let candidate = CoordinatorCandidate {
-            nonce: 9,
-            name: "a".to_owned(),
-            host: "h".to_owned(),
-            port: 7490,
-        };
+        let candidate = CoordinatorCandidate { nonce: 9, name: "a".to_owned(), host: "h".to_owned(), port: 7490 };
         has_bytes(&candidate, "01ba63 0000000000000009 0161 0168 1d42");
-        let term = CoordinatorTerm {
-            epoch: CoordinatorEpoch(4),
-            candidate: CandidateSeq(12),
-        };
+        let term = CoordinatorTerm { epoch: CoordinatorEpoch(4), candidate: CandidateSeq(12) };
         has_bytes(&term, "01ba45 00000004 000000000000000c");
     }
 }

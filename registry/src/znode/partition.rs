@@ -84,30 +84,12 @@ impl Znode for PartitionState {
         }
         let epoch = input.epoch()?;
         let last_unclean_epoch = input.epoch()?;
-        let leader = if flags & HAS_LEADER != 0 {
-            Some(read_leader(input)?)
-        } else {
-            None
-        };
-        let hint = if flags & HAS_HINT != 0 {
-            Some(input.broker()?)
-        } else {
-            None
-        };
+        let leader = if flags & HAS_LEADER != 0 { Some(read_leader(input)?) } else { None };
+        let hint = if flags & HAS_HINT != 0 { Some(input.broker()?) } else { None };
         let isr = input.list(24, Reader::member)?;
-        let assignment = Assignment {
-            replicas: input.brokers()?,
-            adding: input.brokers()?,
-            removing: input.brokers()?,
-        };
-        Ok(Self {
-            leader,
-            hint,
-            epoch,
-            isr,
-            assignment,
-            last_unclean_epoch,
-        })
+        let assignment =
+            Assignment { replicas: input.brokers()?, adding: input.brokers()?, removing: input.brokers()? };
+        Ok(Self { leader, hint, epoch, isr, assignment, last_unclean_epoch })
     }
 }
 
@@ -128,14 +110,14 @@ mod tests {
     use proptest::prelude::*;
 
     fn leader() -> impl Strategy<Value = LeaderId> {
-        (any::<u32>(), any::<u128>(), any::<u64>(), any::<i64>()).prop_map(
-            |(broker, disk, incarnation, candidate)| LeaderId {
+        (any::<u32>(), any::<u128>(), any::<u64>(), any::<i64>()).prop_map(|(broker, disk, incarnation, candidate)| {
+            LeaderId {
                 broker: BrokerId(broker),
                 disk: DiskId(disk),
                 incarnation: Incarnation(incarnation),
                 candidate: CandidateSeq(candidate),
-            },
-        )
+            }
+        })
     }
 
     fn state() -> impl Strategy<Value = PartitionState> {
@@ -143,19 +125,13 @@ mod tests {
         let epochs = (any::<u32>(), any::<u32>());
         let isr = prop::collection::vec(member(), 0..4);
         (who, epochs, isr, (brokers(), brokers(), brokers())).prop_map(
-            |((leader, hint), (epoch, unclean), isr, (replicas, adding, removing))| {
-                PartitionState {
-                    leader,
-                    hint: hint.map(BrokerId),
-                    epoch: Epoch(epoch),
-                    isr,
-                    assignment: Assignment {
-                        replicas,
-                        adding,
-                        removing,
-                    },
-                    last_unclean_epoch: Epoch(unclean),
-                }
+            |((leader, hint), (epoch, unclean), isr, (replicas, adding, removing))| PartitionState {
+                leader,
+                hint: hint.map(BrokerId),
+                epoch: Epoch(epoch),
+                isr,
+                assignment: Assignment { replicas, adding, removing },
+                last_unclean_epoch: Epoch(unclean),
             },
         )
     }
@@ -173,11 +149,7 @@ mod tests {
             }),
             hint: Some(BrokerId(2)),
             epoch: Epoch(3),
-            isr: vec![Member {
-                broker: BrokerId(1),
-                disk: DiskId(0xd1),
-                generation: Generation(1),
-            }],
+            isr: vec![Member { broker: BrokerId(1), disk: DiskId(0xd1), generation: Generation(1) }],
             assignment: Assignment {
                 replicas: vec![BrokerId(1), BrokerId(2)],
                 adding: vec![BrokerId(2)],
@@ -197,20 +169,11 @@ mod tests {
 
     #[test]
     fn partitions_are_found_in_paths() {
-        let partition = TopicPartition {
-            topic: TopicId(0x2a),
-            partition: 7,
-        };
+        let partition = TopicPartition { topic: TopicId(0x2a), partition: 7 };
         assert_eq!(path(partition), "/p/0000002a/7");
         assert_eq!(partition_of("/p/0000002a/7"), Some(partition));
         assert_eq!(partition_of("/p/0000002a/7/c-0000000001"), Some(partition));
-        for other in [
-            "/p",
-            "/p/0000002a",
-            "/p/2a/7",
-            "/p/0000002a/+7",
-            "/t/0000002a/7",
-        ] {
+        for other in ["/p", "/p/0000002a", "/p/2a/7", "/p/0000002a/+7", "/t/0000002a/7"] {
             assert_eq!(partition_of(other), None, "{other}");
         }
     }

@@ -39,17 +39,10 @@ mod tests {
     use crate::znode::codec::checks::{check_znode, has_bytes};
     use proptest::prelude::*;
 
-    check_znode!((0..=i64::MAX).prop_map(|next| ProducerIdBlocks {
-        next: ProducerId(next)
-    }));
+    check_znode!((0..=i64::MAX).prop_map(|next| ProducerIdBlocks { next: ProducerId(next) }));
 
     #[test]
     fn golden_bytes() {
-        has_bytes(
-            &ProducerIdBlocks {
-                next: ProducerId(1000),
-            },
-            "01ba4e 00000000000003e8",
-        );
+        has_bytes(&ProducerIdBlocks { next: ProducerId(1000) }, "01ba4e 00000000000003e8");
     }
 }

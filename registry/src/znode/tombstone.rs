@@ -40,11 +40,7 @@ impl Znode for Tombstone {
     }
 
     fn read(input: &mut Reader<'_>, _version: u8) -> Result<Self, ZnodeError> {
-        Ok(Self {
-            deleted_unix_ms: input.u64()?,
-            name: input.text()?,
-            brokers: input.brokers()?,
-        })
+        Ok(Self { deleted_unix_ms: input.u64()?, name: input.text()?, brokers: input.brokers()? })
     }
 }
 
@@ -54,23 +50,14 @@ mod tests {
     use crate::znode::codec::checks::{brokers, check_znode, has_bytes};
     use proptest::prelude::*;
 
-    check_znode!((any::<u64>(), ".{0,9}", brokers()).prop_map(
-        |(deleted_unix_ms, name, brokers)| {
-            Tombstone {
-                deleted_unix_ms,
-                name,
-                brokers,
-            }
-        }
-    ));
+    check_znode!(
+        (any::<u64>(), ".{0,9}", brokers())
+            .prop_map(|(deleted_unix_ms, name, brokers)| { Tombstone { deleted_unix_ms, name, brokers } })
+    );
 
     #[test]
     fn golden_bytes() {
-        let value = Tombstone {
-            deleted_unix_ms: 5,
-            name: "t".to_owned(),
-            brokers: vec![BrokerId(1), BrokerId(3)],
-        };
+        let value = Tombstone { deleted_unix_ms: 5, name: "t".to_owned(), brokers: vec![BrokerId(1), BrokerId(3)] };
         has_bytes(&value, "01ba44 0000000000000005 0174 02 00000001 00000003");
     }
 }

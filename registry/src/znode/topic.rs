@@ -61,9 +61,7 @@ impl Znode for TopicLink {
     }
 
     fn read(input: &mut Reader<'_>, _version: u8) -> Result<Self, ZnodeError> {
-        Ok(Self {
-            topic: TopicId(input.u32()?),
-        })
+        Ok(Self { topic: TopicId(input.u32()?) })
     }
 }
 
@@ -83,9 +81,7 @@ impl Znode for TopicIds {
     }
 
     fn read(input: &mut Reader<'_>, _version: u8) -> Result<Self, ZnodeError> {
-        Ok(Self {
-            next: TopicId(input.u32()?),
-        })
+        Ok(Self { next: TopicId(input.u32()?) })
     }
 }
 
@@ -105,10 +101,7 @@ pub enum Intent {
     /// Its partitions are to be removed, then the topic.
     Deleting,
     /// The partitions from `first` on are to be created.
-    Growing {
-        first: u32,
-        plan: Vec<PlannedPartition>,
-    },
+    Growing { first: u32, plan: Vec<PlannedPartition> },
 }
 
 /// The data of `/t/{id}`.
@@ -156,9 +149,7 @@ impl Znode for TopicNode {
         let config = input.list(2, |input| Ok((input.text()?, input.text()?)))?;
         let intent = match intent {
             0 => Intent::None,
-            1 => Intent::Creating {
-                plan: read_plan(input)?.1,
-            },
+            1 => Intent::Creating { plan: read_plan(input)?.1 },
             2 => Intent::Deleting,
             3 => {
                 let (first, plan) = read_plan(input)?;
@@ -166,24 +157,15 @@ impl Znode for TopicNode {
             }
             _ => return Err(input.invalid("an unknown intent")),
         };
-        Ok(Self {
-            namespace,
-            name,
-            config: config.into_iter().collect(),
-            partitions,
-            intent,
-        })
+        Ok(Self { namespace, name, config: config.into_iter().collect(), partitions, intent })
     }
 }
 
 /// Members repeat in every partition, so each is written once and then meant by its number.
 fn write_plan(out: &mut Writer, first: u32, plan: &[PlannedPartition]) {
     let distinct: BTreeSet<&Member> = plan.iter().flat_map(|p| &p.members).collect();
-    let numbers: BTreeMap<&Member, usize> = distinct
-        .into_iter()
-        .enumerate()
-        .map(|(number, member)| (member, number))
-        .collect();
+    let numbers: BTreeMap<&Member, usize> =
+        distinct.into_iter().enumerate().map(|(number, member)| (member, number)).collect();
     out.u32(first);
     out.count(numbers.len());
     for member in numbers.keys() {
@@ -192,11 +174,7 @@ fn write_plan(out: &mut Writer, first: u32, plan: &[PlannedPartition]) {
     out.count(plan.len());
     for partition in plan {
         out.count(partition.members.len());
-        for number in partition
-            .members
-            .iter()
-            .filter_map(|member| numbers.get(member))
-        {
+        for number in partition.members.iter().filter_map(|member| numbers.get(member)) {
             out.count(*number);
         }
     }
@@ -208,10 +186,7 @@ fn read_plan(input: &mut Reader<'_>) -> Result<(u32, Vec<PlannedPartition>), Zno
     let plan = input.list(1, |input| {
         let members = input.list(1, |input| {
             let number = input.count(0)?;
-            members
-                .get(number)
-                .copied()
-                .ok_or_else(|| input.invalid("a member is missing"))
+            members.get(number).copied().ok_or_else(|| input.invalid("a member is missing"))
         })?;
         Ok(PlannedPartition { members })
     })?;
@@ -245,13 +220,7 @@ mod tests {
     fn topic() -> impl Strategy<Value = TopicNode> {
         let config = prop::collection::btree_map("[a-z.]{0,9}", ".{0,9}", 0..4);
         (".{0,9}", ".{0,9}", config, any::<u32>(), intent()).prop_map(
-            |(namespace, name, config, partitions, intent)| TopicNode {
-                namespace,
-                name,
-                config,
-                partitions,
-                intent,
-            },
+            |(namespace, name, config, partitions, intent)| TopicNode { namespace, name, config, partitions, intent },
         )
     }
 
@@ -264,17 +233,13 @@ mod tests {
     mod link {
         use super::*;
         use crate::znode::codec::checks::check_znode;
-        check_znode!(any::<u32>().prop_map(|topic| TopicLink {
-            topic: TopicId(topic)
-        }));
+        check_znode!(any::<u32>().prop_map(|topic| TopicLink { topic: TopicId(topic) }));
     }
 
     mod ids {
         use super::*;
         use crate::znode::codec::checks::check_znode;
-        check_znode!(any::<u32>().prop_map(|next| TopicIds {
-            next: TopicId(next)
-        }));
+        check_znode!(any::<u32>().prop_map(|next| TopicIds { next: TopicId(next) }));
     }
 
     fn planned(brokers: &[u32]) -> PlannedPartition {
@@ -283,34 +248,19 @@ mod tests {
             disk: DiskId(u128::from(*broker)),
             generation: Generation(0),
         };
-        PlannedPartition {
-            members: brokers.iter().map(member).collect(),
-        }
+        PlannedPartition { members: brokers.iter().map(member).collect() }
     }
 
     #[test]
     fn golden_bytes() {
-        has_bytes(
-            &TopicLink {
-                topic: TopicId(0x2a),
-            },
-            "01ba4c 0000002a",
-        );
-        has_bytes(
-            &TopicIds {
-                next: TopicId(0x2b),
-            },
-            "01ba69 0000002b",
-        );
+        has_bytes(&TopicLink { topic: TopicId(0x2a) }, "01ba4c 0000002a");
+        has_bytes(&TopicIds { next: TopicId(0x2b) }, "01ba69 0000002b");
         let topic = TopicNode {
             namespace: "default".to_owned(),
             name: "t".to_owned(),
             config: BTreeMap::from([("k".to_owned(), "v".to_owned())]),
             partitions: 3,
-            intent: Intent::Growing {
-                first: 1,
-                plan: vec![planned(&[2, 1]), planned(&[1, 2])],
-            },
+            intent: Intent::Growing { first: 1, plan: vec![planned(&[2, 1]), planned(&[1, 2])] },
         };
         has_bytes(
             &topic,
@@ -324,13 +274,8 @@ mod tests {
 
     #[test]
     fn ten_thousand_planned_partitions_fit_in_a_request() {
-        let plan = (0..10_000)
-            .map(|n| planned(&[n % 300, (n + 1) % 300, (n + 2) % 300]))
-            .collect();
-        let topic = TopicNode {
-            intent: Intent::Creating { plan },
-            ..TopicNode::default()
-        };
+        let plan = (0..10_000).map(|n| planned(&[n % 300, (n + 1) % 300, (n + 2) % 300])).collect();
+        let topic = TopicNode { intent: Intent::Creating { plan }, ..TopicNode::default() };
         assert!(topic.encode().len() < crate::limits::REQUEST_BYTES_MAX / 2);
     }
 

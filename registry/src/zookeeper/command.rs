@@ -6,17 +6,13 @@ use tokio::time::Instant;
 use zookeeper_client as zk;
 
 use super::errors;
-use crate::api::{
-    CreateMode, Created, MultiError, Op, OpResult, RegistryError, SessionId, Stat,
-};
+use crate::api::{CreateMode, Created, MultiError, Op, OpResult, RegistryError, SessionId, Stat};
 use crate::events::EventSender;
 
 type Reply<T, E = RegistryError> = oneshot::Sender<Result<T, E>>;
 
-const PERSISTENT: zk::CreateOptions<'static> =
-    zk::CreateMode::Persistent.with_acls(zk::Acls::anyone_all());
-const EPHEMERAL: zk::CreateOptions<'static> =
-    zk::CreateMode::Ephemeral.with_acls(zk::Acls::anyone_all());
+const PERSISTENT: zk::CreateOptions<'static> = zk::CreateMode::Persistent.with_acls(zk::Acls::anyone_all());
+const EPHEMERAL: zk::CreateOptions<'static> = zk::CreateMode::Ephemeral.with_acls(zk::Acls::anyone_all());
 const EPHEMERAL_SEQUENTIAL: zk::CreateOptions<'static> =
     zk::CreateMode::EphemeralSequential.with_acls(zk::Acls::anyone_all());
 
@@ -85,12 +81,7 @@ pub async fn execute(client: zk::Client, request: Request) {
     }
 }
 
-async fn create(
-    client: &zk::Client,
-    path: String,
-    data: &[u8],
-    mode: CreateMode,
-) -> Result<Created, RegistryError> {
+async fn create(client: &zk::Client, path: String, data: &[u8], mode: CreateMode) -> Result<Created, RegistryError> {
     let created = client.create(&path, data, options(mode)).await;
     let (stat, sequence) = created.map_err(|e| errors::of_request(&path, &e))?;
     let stat = stat_of(&stat);

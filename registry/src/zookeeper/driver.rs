@@ -45,15 +45,7 @@ impl Driver {
         state: watch::Sender<SessionState>,
         session: SessionCell,
     ) -> Self {
-        Self {
-            config,
-            commands,
-            closing,
-            state,
-            session,
-            watches: Vec::new(),
-            chroot_exists: false,
-        }
+        Self { config, commands, closing, state, session, watches: Vec::new(), chroot_exists: false }
     }
 
     /// Runs until the handle is closed or dropped. Returns the client of an abandoned session.

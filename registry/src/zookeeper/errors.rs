@@ -21,12 +21,8 @@ pub fn of_request(path: &str, error: &zk::Error) -> RegistryError {
         zk::Error::NoAuth | zk::Error::InvalidAcl | zk::Error::AuthFailed => {
             RegistryError::Denied(format!("{path}: {error}"))
         }
-        zk::Error::QuotaExceeded | zk::Error::NotReadOnly => {
-            RegistryError::Denied(format!("{path}: {error}"))
-        }
-        zk::Error::BadArguments(_) | zk::Error::Unimplemented => {
-            RegistryError::BadArgument(format!("{path}: {error}"))
-        }
+        zk::Error::QuotaExceeded | zk::Error::NotReadOnly => RegistryError::Denied(format!("{path}: {error}")),
+        zk::Error::BadArguments(_) | zk::Error::Unimplemented => RegistryError::BadArgument(format!("{path}: {error}")),
         other => RegistryError::Unknown(other.to_string()),
     }
 }
@@ -43,10 +39,7 @@ pub fn of_multi(ops: &[Op], error: &zk::MultiWriteError) -> MultiError {
 
 pub fn path_of(op: &Op) -> &str {
     match op {
-        Op::Check { path, .. }
-        | Op::Create { path, .. }
-        | Op::Set { path, .. }
-        | Op::Delete { path, .. } => path,
+        Op::Check { path, .. } | Op::Create { path, .. } | Op::Set { path, .. } | Op::Delete { path, .. } => path,
     }
 }
 
@@ -75,8 +68,7 @@ mod tests {
     #[test]
     fn a_refused_operation_names_its_path() {
         let ops = ["/a", "/b"].map(|p| Op::Check { path: p.to_owned(), version: None });
-        let error =
-            zk::MultiWriteError::OperationFailed { index: 1, source: zk::Error::NoNode };
+        let error = zk::MultiWriteError::OperationFailed { index: 1, source: zk::Error::NoNode };
         let mapped = of_multi(&ops, &error);
         assert_eq!(mapped.index, Some(1));
         assert_eq!(mapped.error, RegistryError::NoNode("/b".to_owned()));

@@ -25,8 +25,7 @@ use tokio::time::{Instant, timeout};
 use self::command::{Command, Request};
 use self::driver::Driver;
 use crate::api::{
-    CreateMode, Created, MultiError, Op, OpResult, Registry, RegistryError, SessionId,
-    SessionState, Stat, Watch,
+    CreateMode, Created, MultiError, Op, OpResult, Registry, RegistryError, SessionId, SessionState, Stat, Watch,
 };
 use crate::events::{EVENTS_MAX, event_channel};
 use crate::limits;
@@ -107,11 +106,9 @@ impl ZooKeeperRegistry {
         let (state, states) = watch::channel(SessionState::Disconnected);
         let session = SessionCell::default();
         let driver = Driver::new(config.clone(), received, closed, state, session.clone());
-        let failed = |error: std::io::Error| {
-            RegistryError::BadArgument(format!("cannot start the ZooKeeper client: {error}"))
-        };
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+        let failed =
+            |error: std::io::Error| RegistryError::BadArgument(format!("cannot start the ZooKeeper client: {error}"));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
         std::thread::Builder::new()
             .name("zookeeper".to_owned())
             .spawn(move || {
@@ -177,9 +174,7 @@ impl ZooKeeperRegistry {
         let command = Command { request: request(reply), gives_up: Instant::now() + deadline };
         let waiting = match self.commands.try_send(command) {
             Ok(()) => None,
-            Err(mpsc::error::TrySendError::Full(command)) => {
-                Some((self.commands.clone(), command))
-            }
+            Err(mpsc::error::TrySendError::Full(command)) => Some((self.commands.clone(), command)),
             Err(mpsc::error::TrySendError::Closed(_)) => {
                 return ready(Err(RegistryError::Closed.into()));
             }
@@ -239,10 +234,7 @@ impl Registry for ZooKeeperRegistry {
         }
     }
 
-    fn exists<'s, 'p, 'f>(
-        &'s self,
-        path: &'p str,
-    ) -> Answer<'f, Result<Option<Stat>, RegistryError>>
+    fn exists<'s, 'p, 'f>(&'s self, path: &'p str) -> Answer<'f, Result<Option<Stat>, RegistryError>>
     where
         's: 'f,
         'p: 'f,
@@ -274,11 +266,7 @@ impl Registry for ZooKeeperRegistry {
         }
     }
 
-    fn delete<'s, 'p, 'f>(
-        &'s self,
-        path: &'p str,
-        version: Option<i32>,
-    ) -> Answer<'f, Result<(), RegistryError>>
+    fn delete<'s, 'p, 'f>(&'s self, path: &'p str, version: Option<i32>) -> Answer<'f, Result<(), RegistryError>>
     where
         's: 'f,
         'p: 'f,
@@ -293,10 +281,7 @@ impl Registry for ZooKeeperRegistry {
         }
     }
 
-    fn children<'s, 'p, 'f>(
-        &'s self,
-        path: &'p str,
-    ) -> Answer<'f, Result<Vec<String>, RegistryError>>
+    fn children<'s, 'p, 'f>(&'s self, path: &'p str) -> Answer<'f, Result<Vec<String>, RegistryError>>
     where
         's: 'f,
         'p: 'f,
@@ -331,11 +316,7 @@ impl Registry for ZooKeeperRegistry {
         }
     }
 
-    fn watch<'s, 'p, 'f>(
-        &'s self,
-        path: &'p str,
-        recursive: bool,
-    ) -> Answer<'f, Result<Watch, RegistryError>>
+    fn watch<'s, 'p, 'f>(&'s self, path: &'p str, recursive: bool) -> Answer<'f, Result<Watch, RegistryError>>
     where
         's: 'f,
         'p: 'f,
@@ -346,8 +327,7 @@ impl Registry for ZooKeeperRegistry {
         }
         let (events, watch) = event_channel(EVENTS_MAX, Duration::ZERO);
         let path = path.to_owned();
-        let watching =
-            self.submit(|reply| Request::Watch { path, recursive, events, reply });
+        let watching = self.submit(|reply| Request::Watch { path, recursive, events, reply });
         Box::pin(async move { watching.await.map(|()| watch) })
     }
 

@@ -23,11 +23,7 @@ pub async fn feed(
     entry: Arc<WatchEntry>,
     mut ready: Option<oneshot::Sender<Result<(), RegistryError>>>,
 ) {
-    let mode = if entry.recursive {
-        zk::AddWatchMode::PersistentRecursive
-    } else {
-        zk::AddWatchMode::Persistent
-    };
+    let mode = if entry.recursive { zk::AddWatchMode::PersistentRecursive } else { zk::AddWatchMode::Persistent };
     let mut states = client.state_watcher();
     // Kept until its successor is in place: were it dropped first, the library would take the
     // watch away from the server in between.
@@ -75,9 +71,7 @@ async fn relay(watcher: &mut zk::PersistentWatcher, events: &EventSender) -> boo
             },
             zk::EventType::NodeCreated => EventKind::Created,
             zk::EventType::NodeDeleted => EventKind::Deleted,
-            zk::EventType::NodeDataChanged | zk::EventType::NodeChildrenChanged => {
-                EventKind::Changed
-            }
+            zk::EventType::NodeDataChanged | zk::EventType::NodeChildrenChanged => EventKind::Changed,
         };
         events.send(Event::Node { path: event.path, kind });
     }
