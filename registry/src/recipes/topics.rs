@@ -13,7 +13,7 @@ use futures::future::join_all;
 use tokio::time::sleep;
 
 use super::{Fence, RecipeError, fenced, partition_state, write_fenced};
-use crate::api::{CreateMode, MultiError, Op, Registry, RegistryError};
+use crate::api::{CreateMode, MultiError, Op, OpResult, Registry, RegistryError};
 use crate::znode::{
     Intent, PlannedPartition, Tombstone, TopicIds, TopicLink, TopicNode, Znode, partition, tombstone, topic,
 };
@@ -352,46 +352,50 @@ async fn create_partitions(
     plan: &[PlannedPartition],
 ) -> Result<(), RecipeError> {
     let root = Op::Create { path: partition::topic_path(id), data: bytes::Bytes::new(), mode: CreateMode::Persistent };
-    let creates: Vec<Op> = (first..)
-        .zip(plan)
-        .map(|(number, planned)| {
-            let path = partition::path(TopicPartition { topic: id, partition: number });
-            create_op(path, &initial_state(planned))
-        })
-        .collect();
-    // The parent first: requests take effect in the order of the calls.
-    let mut sent = vec![(1, registry.multi(vec![fence.op(), root.clone()]))];
-    for chunk in creates.chunks(BATCH) {
-        let ops = std::iter::once(fence.op()).chain(chunk.iter().cloned()).collect();
-        sent.push((chunk.len(), registry.multi(ops)));
+    match write_fenced(registry, fence, root).await {
+        Ok(()) | Err(RecipeError::Registry(RegistryError::NodeExists(_))) => {}
+        Err(error) => return Err(error),
     }
-    let all: Vec<Op> = std::iter::once(root).chain(creates).collect();
-    let (sizes, answers): (Vec<usize>, Vec<_>) = sent.into_iter().unzip();
-    let mut from = 0;
-    for (size, answer) in sizes.into_iter().zip(join_all(answers).await) {
-        let ops = &all[from..from + size];
-        from += size;
-        match answer {
-            Ok(_) => {}
-            // Part of it was made by an earlier attempt.
-            Err(MultiError { error: RegistryError::NodeExists(_), .. }) => {
-                create_missing(registry, fence, ops).await?;
-            }
-            Err(error) => return Err(fenced(error)),
+    for _ in 0..ROUNDS_MAX {
+        // An earlier attempt may have made some of them.
+        let there = partition_numbers(registry, id).await?;
+        let there: BTreeSet<u32> = there.into_iter().map(|p| p.partition).collect();
+        let missing: Vec<Op> = (first..)
+            .zip(plan)
+            .filter(|(number, _)| !there.contains(number))
+            .map(|(number, planned)| {
+                let path = partition::path(TopicPartition { topic: id, partition: number });
+                create_op(path, &initial_state(planned))
+            })
+            .collect();
+        if missing.is_empty() || create_all(registry, fence, &missing).await? {
+            return Ok(());
         }
     }
-    Ok(())
+    Err(RecipeError::Contended(partition::topic_path(id)))
 }
 
-async fn create_missing(registry: &dyn Registry, fence: Fence, ops: &[Op]) -> Result<(), RecipeError> {
-    let single = ops.iter().map(|op| registry.multi(vec![fence.op(), op.clone()]));
-    for answer in join_all(single).await {
+/// False if somebody else made one of them meanwhile.
+async fn create_all(registry: &dyn Registry, fence: Fence, creates: &[Op]) -> Result<bool, RecipeError> {
+    let mut whole = true;
+    for answer in join_all(in_batches(registry, fence, creates)).await {
         match answer {
-            Ok(_) | Err(MultiError { error: RegistryError::NodeExists(_), .. }) => {}
+            Ok(_) => {}
+            Err(MultiError { error: RegistryError::NodeExists(_), .. }) => whole = false,
             Err(error) => return Err(fenced(error)),
         }
     }
-    Ok(())
+    Ok(whole)
+}
+
+/// All transactions are sent here, before the first answer is awaited.
+fn in_batches<'a>(
+    registry: &'a dyn Registry,
+    fence: Fence,
+    ops: &[Op],
+) -> Vec<impl Future<Output = Result<Vec<OpResult>, MultiError>> + use<'a>> {
+    let with_fence = |batch: &[Op]| std::iter::once(fence.op()).chain(batch.to_vec()).collect();
+    ops.chunks(BATCH).map(|batch| registry.multi(with_fence(batch))).collect()
 }
 
 async fn finish_deletion(registry: &dyn Registry, fence: Fence, id: TopicId) -> Result<(), RecipeError> {
@@ -407,7 +411,7 @@ async fn finish_deletion(registry: &dyn Registry, fence: Fence, id: TopicId) -> 
     Err(RecipeError::Contended(partition::topic_path(id)))
 }
 
-/// Removes partitions with their candidates; false if a candidate came in between.
+/// Removes partitions with their candidates; false if a candidate came or went in between.
 async fn delete_partitions(
     registry: &dyn Registry,
     fence: Fence,
@@ -424,32 +428,13 @@ async fn delete_partitions(
         let nodes = names.iter().map(|name| format!("{path}/{name}")).chain([path.clone()]);
         deletions.extend(nodes.map(|path| Op::Delete { path, version: None }));
     }
-    let chunks = deletions.chunks(BATCH);
-    let sent: Vec<_> = chunks
-        .clone()
-        .map(|chunk| registry.multi(std::iter::once(fence.op()).chain(chunk.to_vec()).collect()))
-        .collect();
     let mut whole = true;
-    for (chunk, answer) in chunks.zip(join_all(sent).await) {
+    for answer in join_all(in_batches(registry, fence, &deletions)).await {
         match answer {
             Ok(_) => {}
             Err(MultiError { error: RegistryError::NoNode(_) | RegistryError::NotEmpty(_), index: Some(1..) }) => {
-                whole &= delete_remaining(registry, fence, chunk).await?
+                whole = false
             }
-            Err(error) => return Err(fenced(error)),
-        }
-    }
-    Ok(whole)
-}
-
-async fn delete_remaining(registry: &dyn Registry, fence: Fence, deletions: &[Op]) -> Result<bool, RecipeError> {
-    let single: Vec<_> = deletions.iter().map(|op| registry.multi(vec![fence.op(), op.clone()])).collect();
-    let mut whole = true;
-    for answer in join_all(single).await {
-        match answer {
-            Ok(_) => {}
-            Err(MultiError { index: Some(1), error: RegistryError::NoNode(_) }) => {}
-            Err(MultiError { index: Some(1), error: RegistryError::NotEmpty(_) }) => whole = false,
             Err(error) => return Err(fenced(error)),
         }
     }

@@ -59,8 +59,11 @@ impl Bench for ZooKeeperBench {
     }
 
     async fn expire(&self, client: &Client) {
+        let server = self.ensemble.lock().await.addresses()[0].to_string();
         let registry = self.clients.lock().await[client.number].0.clone();
-        registry.expire_session().await.expect("an expired session");
+        self.set_linked(client, false).await;
+        registry.expire_session(&server).await.expect("an expired session");
+        self.set_linked(client, true).await;
     }
 
     async fn blip(&self, client: &Client) {

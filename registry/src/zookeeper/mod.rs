@@ -140,19 +140,19 @@ impl ZooKeeperRegistry {
     }
 
     /// Ends this session behind the back of its owner, as the ensemble does when it hears
-    /// nothing of it.
+    /// nothing of it. Goes to `servers` directly. The owner must be cut off meanwhile, or the two
+    /// take the session from each other.
     ///
     /// # Errors
     /// There is no session now, or the ensemble does not answer.
     #[cfg(feature = "testing")]
-    pub async fn expire_session(&self) -> Result<(), RegistryError> {
+    pub async fn expire_session(&self, servers: &str) -> Result<(), RegistryError> {
         let session = self.session.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let session = session.ok_or(RegistryError::SessionExpired)?;
-        let (hosts, _) = self.config.split()?;
         let thief = zookeeper_client::Client::connector()
             .with_session_timeout(self.config.session_timeout)
             .with_session(session)
-            .connect(hosts)
+            .connect(servers)
             .await
             .map_err(|error| errors::of_request("", &error))?;
         let mut states = thief.state_watcher();
