@@ -124,6 +124,7 @@ impl Committer {
         self.publish(&group.touched);
         for (prefix, start) in group.raised {
             self.floors.raise(prefix, start);
+            self.reclaim.something_ended();
         }
         for prefix in group.ended {
             self.floors.end(prefix);
@@ -169,13 +170,14 @@ impl Committer {
     fn tick(&mut self) -> Result<(), StoreError> {
         self.store.rotate_if_older(self.options.idle_rotation)?;
         self.reserve.sample(self.directory.path());
+        self.wait_for_witness(self.ticket)?;
         self.measure()
     }
 
     /// Now and then, busy or not.
     fn measure(&mut self) -> Result<(), StoreError> {
         self.view.set_free(self.reserve.free(), self.options.reserve_bytes);
-        if self.reclaim.due() {
+        if self.reclaim.due() && self.store.may_rewrite(self.options.reclaim_interval) {
             // Any write: together with the rotation it lets go of files that are not needed.
             let mut writes = self.store.writes();
             writes.put(keys::NEXT_NUMBER, records::encode_number(self.book.next));

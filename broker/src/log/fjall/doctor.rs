@@ -1,9 +1,13 @@
-//! Makes the newest journal readable again after a crash.
+//! Makes journals readable again after a crash or damage.
 //!
 //! The store refuses to open a journal whose last batch is torn in certain ways, although
-//! nothing acknowledged is in that batch. So before the store is opened, the newest journal is
-//! cut after its last whole batch. Damage *inside* the synced part cuts off everything behind
-//! it as well; that is what the witness then notices.
+//! nothing acknowledged is in that batch; and it trusts the lengths in it. So before the store
+//! is opened, every journal is cut after its last whole batch.
+//!
+//! Only the newest journal can be torn by a crash: the store syncs a journal before it begins
+//! the next. Damage inside the synced part of the newest one takes everything behind it along,
+//! which the witness notices. Damage in an older one leaves holes, for later journals are read
+//! all the same; so then every batch is checked.
 //!
 //! ```text
 //! batch  = start item… end
@@ -12,9 +16,9 @@
 //!            ‖ stored length u32 ‖ key ‖ value           or   4 ‖ keyspace u64
 //! end    = 3 ‖ XXH3 of the items u64 ‖ "FJL" 3
 //! ```
-//! All numbers are little-endian. Only the newest journal can be torn: the store syncs a
-//! journal before it begins the next.
+//! All numbers are little-endian.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
@@ -25,10 +29,12 @@ const MAGIC: [u8; 4] = *b"FJL\x03";
 /// The store reserves this much in a new journal; the rest of it is zeros.
 const CHUNK: usize = 64 << 10;
 
-/// What was cut off.
+/// What was cut off a journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Repair {
     pub journal: PathBuf,
+    /// No crash explains a cut in a journal that is not the newest.
+    pub newest: bool,
     /// Bytes of whole batches, which stay.
     pub kept: u64,
     /// Bytes behind them that were not zero-filled reserve.
@@ -38,32 +44,44 @@ pub struct Repair {
 
 /// The newest journal of a store; None if there is none yet.
 pub(super) fn newest_journal(store: &Path) -> io::Result<Option<(u64, PathBuf)>> {
+    Ok(journals(store)?.pop_last())
+}
+
+fn journals(store: &Path) -> io::Result<BTreeMap<u64, PathBuf>> {
+    let mut journals = BTreeMap::new();
     let entries = match fs::read_dir(store) {
         Ok(entries) => entries,
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(journals),
         Err(e) => return Err(e),
     };
-    let mut newest = None;
     for entry in entries {
         let path = entry?.path();
         let name = path.file_name().and_then(|n| n.to_str());
-        let number = name.and_then(|n| n.strip_suffix(".jnl")?.parse().ok());
-        newest = newest.max(number.map(|n: u64| (n, path)));
+        if let Some(number) = name.and_then(|n| n.strip_suffix(".jnl")?.parse().ok()) {
+            journals.insert(number, path);
+        }
     }
-    Ok(newest)
+    Ok(journals)
 }
 
-/// Cuts the newest journal after its last whole batch.
-pub(super) fn repair(store: &Path) -> io::Result<Option<Repair>> {
-    let Some((_, journal)) = newest_journal(store)? else { return Ok(None) };
-    let (kept, why) = last_whole_batch(&journal)?;
-    let cut = used_behind(&journal, kept)?;
-    let file = OpenOptions::new().write(true).open(&journal)?;
-    if file.metadata()?.len() != kept {
-        file.set_len(kept)?;
-        file.sync_all()?;
+/// Cuts every journal after its last whole batch; says where something was cut off.
+pub(super) fn repair(store: &Path) -> io::Result<Vec<Repair>> {
+    let journals = journals(store)?;
+    let newest = journals.keys().next_back().copied();
+    let mut repairs = Vec::new();
+    for (number, journal) in journals {
+        let (kept, why) = last_whole_batch(&journal)?;
+        let cut = used_behind(&journal, kept)?;
+        let file = OpenOptions::new().write(true).open(&journal)?;
+        if file.metadata()?.len() != kept {
+            file.set_len(kept)?;
+            file.sync_all()?;
+        }
+        if cut > 0 {
+            repairs.push(Repair { journal, newest: Some(number) == newest, kept, cut, why });
+        }
     }
-    Ok(Some(Repair { journal, kept, cut, why }))
+    Ok(repairs)
 }
 
 /// Where the last whole batch ends, and what is wrong with what follows.

@@ -137,8 +137,8 @@ impl Default for FjallOptions {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Opening {
     pub left: Left,
-    /// What the journal lost in a crash; None when the directory is new or was closed.
-    pub repair: Option<Repair>,
+    /// What was cut off the journals: torn by a crash, or damaged.
+    pub repairs: Vec<Repair>,
     pub took: Duration,
 }
 
@@ -178,24 +178,20 @@ impl FjallLog {
             move |cause| OpenError::Io { path, what, cause }
         };
         let left = directory.left().clone();
-        let repair = match left {
-            Left::New | Left::Closed => None,
-            Left::Unclean { .. } | Left::Tainted(_) => {
-                doctor::repair(&path.join("store")).map_err(io("repairing the journal"))?
-            }
-        };
+        let repairs = doctor::repair(&path.join("store")).map_err(io("repairing the journals"))?;
         let testimony = Testimony::read(&path.join("witness"), left != Left::New).map_err(io("reading the witness"))?;
         let failed = |e: StoreError| OpenError::Store { path: path.clone(), cause: e.to_string() };
         let floors = Arc::new(Floors::default());
         let mut store = Store::open(&path.join("store"), &options, &floors).map_err(failed)?;
-        let thorough = options.check_all || matches!(left, Left::Tainted(_));
+        let holes = repairs.iter().any(|r| !r.newest);
+        let thorough = options.check_all || holes || matches!(left, Left::Tainted(_));
         let recovery = recovery::recover(&store.reading(), &testimony, thorough).map_err(failed)?;
         settle(&mut store, &recovery, &floors).map_err(failed)?;
         let sync = Arc::clone(&options.sync);
         let witness =
             Witness::create(&path.join("witness"), recovery.seen.clone(), sync).map_err(io("writing the witness"))?;
         directory.clear_taint().map_err(io("removing the mark of the taint"))?;
-        let opening = Opening { left, repair, took: began.elapsed() };
+        let opening = Opening { left, repairs, took: began.elapsed() };
         let parts = Parts { directory, identity, opening, options, store, recovery, floors, witness };
         parts.start().map_err(io("starting the threads"))
     }
@@ -305,7 +301,10 @@ impl Parts {
             let thread = std::thread::Builder::new().name(format!("log-reader-{n}"));
             log.threads.push(thread.spawn(move || reader.run())?);
         }
-        let reserve = reserve::Reserve::new(Arc::clone(&options.free_space), options.reserve_bytes);
+        let mut reserve = reserve::Reserve::new(Arc::clone(&options.free_space), options.reserve_bytes);
+        reserve.sample(directory.path());
+        let bytes = store.bytes().map_err(io::Error::other)?;
+        log.view.set_space(bytes, reserve.free(), options.reserve_bytes);
         let committer = Committer {
             queue: Arc::clone(&log.changes),
             store,
@@ -316,7 +315,7 @@ impl Parts {
             view,
             times: time::TimeIndex::new(options.time_index_bytes),
             reserve,
-            reclaim: reclaim::Reclaim::new(options.reclaim_interval),
+            reclaim: reclaim::Reclaim::new(options.reclaim_interval, log.opening.left != Left::Closed),
             directory,
             options,
             group: changes::Group::default(),

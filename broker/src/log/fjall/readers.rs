@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use baton_core::Offset;
 use bytes::Bytes;
-use fjall::UserValue;
+use fjall::{UserKey, UserValue};
 use tokio::sync::oneshot;
 
 use super::keys;
@@ -118,11 +118,14 @@ impl Reader {
         let mut bytes = 0;
         let mut expected = None;
         for item in self.reading.log.range(keys::batches_from(prefix, from)) {
-            let (key, value) = item.into_inner().map_err(StoreError::from)?;
-            if !found.batches.is_empty() && bytes + value.len() > max_bytes {
+            let item = stored(item);
+            if let Ok((_, value)) = &item
+                && !found.batches.is_empty()
+                && bytes + value.len() > max_bytes
+            {
                 return Ok(Attempt::Done(found));
             }
-            match check(&key, value, expected, from) {
+            match item.and_then(|(key, value)| check(&key, value, expected, from)) {
                 Ok(batch) if batch.last >= end => break,
                 Ok(batch) => {
                     bytes += batch.bytes.len();
@@ -146,8 +149,7 @@ impl Reader {
         let from = time::begin_at(&self.reading, prefix, timestamp_ms)?.max(start);
         let mut expected = None;
         for item in self.reading.log.range(keys::batches_from(prefix, from)) {
-            let (key, value) = item.into_inner().map_err(StoreError::from)?;
-            match check(&key, value, expected, from) {
+            match stored(item).and_then(|(key, value)| check(&key, value, expected, from)) {
                 Ok(batch) if batch.last >= end => break,
                 Ok(batch) if batch.max_timestamp_ms >= timestamp_ms => {
                     return Ok(Attempt::Done(Some(batch.base.max(start))));
@@ -166,6 +168,11 @@ enum ReadError {
     Log(LogError),
     #[error("{0}")]
     Store(#[from] StoreError),
+}
+
+/// One item of the store. What cannot be read is damage of this copy, not of the whole store.
+pub(super) fn stored(item: fjall::Guard) -> Result<(UserKey, UserValue), Damage> {
+    item.into_inner().map_err(|e| Damage::Unreadable { what: e.to_string() })
 }
 
 /// Checks one stored batch: its key, its checksum, and that it continues at `expected`; the

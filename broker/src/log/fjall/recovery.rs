@@ -9,7 +9,7 @@ use baton_core::{Epoch, Offset};
 use fjall::Keyspace;
 
 use super::keys::{self, Prefix};
-use super::readers::{bytes, check};
+use super::readers::{bytes, check, stored};
 use super::records::{self, Descriptor};
 use super::store::{Reading, StoreError};
 use super::witness::{Seen, Testimony};
@@ -171,7 +171,13 @@ impl Found {
     fn read_tail(&mut self, reading: &Reading, prefix: Prefix) -> Result<(), StoreError> {
         let mut tail = reading.log.range(keys::batches_from(prefix, self.start)).rev();
         let Some(item) = tail.next() else { return Ok(()) };
-        let (key, value) = item.into_inner()?;
+        let (key, value) = match stored(item) {
+            Ok(item) => item,
+            Err(damage) => {
+                self.damage.get_or_insert(damage);
+                return Ok(());
+            }
+        };
         let last = keys::parse_batch(&key).map_or(Offset::ZERO, |(_, last)| last);
         self.end = last.plus(1);
         match frame::verify(bytes(value)) {
@@ -212,8 +218,7 @@ impl Found {
         let mut batches = reading.log.range(keys::batches_from(prefix, self.start));
         let count = if thorough { usize::MAX } else { 1 };
         for item in batches.by_ref().take(count) {
-            let (key, value) = item.into_inner()?;
-            match check(&key, value, expected, self.start) {
+            match stored(item).and_then(|(key, value)| check(&key, value, expected, self.start)) {
                 Ok(batch) => expected = Some(batch.last.plus(1)),
                 Err(damage) => return Ok(Some(damage)),
             }

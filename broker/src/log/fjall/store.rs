@@ -36,6 +36,8 @@ const OPEN_FILES_MAX: usize = 900;
 /// The store stops writers for ever at four, and at thirty runs, if its workers have died.
 const SEALED_MEMTABLES_MAX: usize = 3;
 const RUNS_MAX: usize = 28;
+/// A table has 64 MB of keys at most: so many are rewritten within seconds.
+const REWRITTEN_TABLES_MAX: usize = 8;
 const PACE: Duration = Duration::from_micros(500);
 
 /// Any failure of the store: the process cannot go on with it.
@@ -59,6 +61,8 @@ pub(super) struct Store {
     journal: Option<(u64, File)>,
     sync: SyncFile,
     rotated: Instant,
+    /// When memtables were last rotated because they were full.
+    filled: Option<Instant>,
 }
 
 /// Reading handles, shared with the reader threads.
@@ -124,6 +128,7 @@ impl Store {
             journal: None,
             sync: Arc::clone(&options.sync),
             rotated: Instant::now(),
+            filled: None,
         };
         // What a killed process wrote but did not sync is read again now, and counted on.
         store.sync()?;
@@ -152,6 +157,7 @@ impl Store {
         self.pace()?;
         batch.commit()?;
         if self.memtable_bytes() >= self.rotate_bytes {
+            self.filled = Some(Instant::now());
             self.rotate()?;
         }
         Ok(())
@@ -224,6 +230,11 @@ impl Store {
             self.rotate()?;
         }
         Ok(())
+    }
+
+    /// Whether rewriting all tables would hold up nobody for long.
+    pub(super) fn may_rewrite(&self, quiet: Duration) -> bool {
+        self.log.table_count() <= REWRITTEN_TABLES_MAX || self.filled.is_none_or(|at| at.elapsed() >= quiet)
     }
 
     /// Bytes on disk.

@@ -200,3 +200,32 @@ async fn a_failed_fsync_taints_the_directory_and_ends_the_process() {
     drop(log);
     assert_eq!(open(dir.path(), small()).unwrap().opening().left, Left::Closed);
 }
+
+#[tokio::test]
+async fn nobody_is_answered_and_nothing_is_read_before_the_fsync() {
+    let dir = tempfile::tempdir().unwrap();
+    let held = Arc::new(AtomicBool::new(false));
+    let hold = Arc::clone(&held);
+    let sync = move |file: &File| {
+        while hold.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        file.sync_data()
+    };
+    let log = open(dir.path(), FjallOptions { sync: Arc::new(sync), ..small() }).unwrap();
+    let p = log.create(id(0), Generation(0), Offset(0)).await.unwrap();
+    log.append(one(p, &[batch(0, 10, 1, 5, 100)])).await.unwrap();
+    held.store(true, Ordering::Relaxed);
+    let mut append = log.append(one(p, &[batch(10, 10, 1, 5, 100)]));
+    let mut save = log.save(p, PartitionMeta { highest_epoch: Epoch(7), ..Default::default() });
+    let early = tokio::time::timeout(Duration::from_millis(200), &mut append).await;
+    assert!(early.is_err(), "answered before the fsync");
+    let early = tokio::time::timeout(Duration::from_millis(1), &mut save).await;
+    assert!(early.is_err(), "answered before the fsync");
+    let read = log.read(p, Offset(0), usize::MAX).await.unwrap();
+    assert_eq!(read.batches.len(), 1, "only what is durable is read");
+    held.store(false, Ordering::Relaxed);
+    append.await.unwrap();
+    save.await.unwrap();
+    assert_eq!(log.read(p, Offset(0), usize::MAX).await.unwrap().batches.len(), 2);
+}

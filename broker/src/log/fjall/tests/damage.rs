@@ -167,3 +167,53 @@ async fn a_witness_that_cannot_be_read_makes_all_doubtful() {
     let log = open(dir.path(), small()).unwrap();
     assert!(matches!(log.recovered()[&p].damage, Some(Damage::Unreadable { .. })));
 }
+
+/// Files that hold batches.
+fn blob_files(dir: &Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap().flatten() {
+        if entry.file_type().unwrap().is_dir() {
+            found.extend(blob_files(&entry.path()));
+        } else if dir.ends_with("blobs") {
+            found.push(entry.path());
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn a_damaged_file_of_the_store_damages_a_partition_not_the_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = || FjallOptions { idle_rotation: Duration::ZERO, ..small() };
+    let log = open(dir.path(), options()).unwrap();
+    let p = log.create(id(0), Generation(0), Offset(0)).await.unwrap();
+    for n in 0..10 {
+        log.append(one(p, &[batch(n, 1, 1, 5, 20_000)])).await.unwrap();
+    }
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while blob_files(dir.path()).is_empty() {
+        assert!(Instant::now() < deadline, "nothing was flushed");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    log.close().await.unwrap();
+    drop(log);
+    let files = blob_files(dir.path());
+    for file in &files {
+        let mut bytes = std::fs::read(file).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        std::fs::write(file, bytes).unwrap();
+    }
+    let on_fatal: OnFatal = Arc::new(|why| panic!("{why}"));
+    let log = open(dir.path(), FjallOptions { on_fatal, ..options() }).unwrap();
+    let mut at = Offset(0);
+    let damage = loop {
+        match log.read(p, at, usize::MAX).await {
+            Ok(read) => at = read.batches.last().expect("it ends before the damage").end(),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(damage, LogError::Damaged(_)), "{damage}");
+    log.reset(p, Generation(1), Offset(3)).await.unwrap();
+    log.append(one(p, &[batch(3, 1, 2, 5, 5)])).await.unwrap();
+}
