@@ -1,4 +1,5 @@
 //! The registry's contract on real ZooKeeper servers.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "it is a test")]
 
 use baton_registry::testing::contract;
 use baton_registry::testing::server::{Ensemble, Version};

@@ -1,4 +1,5 @@
 //! A real ensemble that fails: servers killed, partitions, nobody there at first.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "it is a test")]
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
 //! The recipes on a network that loses requests and answers: what they promise holds in the end,
 //! and the same seed does the same thing again.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "it is a test")]
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;

@@ -1,4 +1,5 @@
 //! The recipes on real ZooKeeper servers.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "it is a test")]
 
 use baton_registry::testing::recipes;
 use baton_registry::testing::server::{Ensemble, Version};

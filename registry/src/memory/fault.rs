@@ -36,7 +36,8 @@ pub struct Fate {
 }
 
 /// Decides the fate of every request. Deterministic if it draws from a seeded generator:
-/// requests come in the order of the calls.
+/// requests come in the order of the calls. It is asked while the server is locked, so it must
+/// not call the ensemble.
 pub trait Network: Send + Sync + 'static {
     fn fate(&self, request: Request<'_>) -> Fate;
 
