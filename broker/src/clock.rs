@@ -60,6 +60,31 @@ impl Clock for SimulatedClock {
     }
 }
 
+/// Monotonic milliseconds since the broker started, as the core counts time.
+#[derive(Clone, Copy, Debug)]
+pub struct Monotonic {
+    started: Instant,
+}
+
+impl Monotonic {
+    /// Counts from now. Call it inside the broker's runtime.
+    #[must_use]
+    pub fn start() -> Self {
+        Self { started: Instant::now() }
+    }
+
+    #[must_use]
+    pub fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// The moment at which [`Monotonic::now_ms`] will show `at_ms`.
+    #[must_use]
+    pub fn at(&self, at_ms: u64) -> Instant {
+        self.started + Duration::from_millis(at_ms)
+    }
+}
+
 /// A clock that stands still until it is moved.
 #[derive(Debug, Default)]
 pub struct ManualClock(AtomicI64);

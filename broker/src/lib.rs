@@ -1,13 +1,28 @@
 //! The broker: log, shards, peers, listeners.
+//!
+//! ```text
+//! clients ─▶ grpc ─▶ context, authorizer, admission ─▶ shard ─▶ core ─▶ log, peers
+//!                                                       ▲ │
+//! registry ◀─▶ cluster (view, elections, writes) ───────┘ ▼
+//!                                                     internal (events)
+//! ```
 #![forbid(unsafe_code)]
 
 pub mod admission;
 pub mod authorizer;
 pub mod clock;
+pub mod cluster;
 pub mod config;
 pub mod context;
+pub mod grpc;
 pub mod http;
+pub mod internal;
 pub mod log;
 pub mod metrics;
 pub mod net;
+pub mod peers;
+pub mod server;
+pub mod shard;
 pub mod tail_cache;
+
+pub use server::{Broker, BrokerParts};

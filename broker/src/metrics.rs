@@ -143,6 +143,8 @@ pub enum Trigger {
     Detector,
     /// The leader resigned to this broker.
     Resigned,
+    /// This broker's own session ended, and it elects itself again.
+    OwnSession,
 }
 
 impl Trigger {
@@ -152,6 +154,7 @@ impl Trigger {
             Self::CandidateGone => "candidate_gone",
             Self::Detector => "detector",
             Self::Resigned => "resigned",
+            Self::OwnSession => "own_session",
         }
     }
 }

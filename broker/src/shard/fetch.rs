@@ -1,0 +1,64 @@
+//! Answers readers: from memory if they keep up, else from the log.
+
+use baton_core::replica::{Replica, RoleView, StoredBatch};
+use baton_core::{Epoch, Error, ErrorCode, Offset};
+
+use crate::shard::input::{FetchCall, FetchFailure, Fetched};
+use crate::shard::partition::Partition;
+
+/// What a reader may see now.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Window {
+    pub(super) high_watermark: Offset,
+    pub(super) log_start: Offset,
+    pub(super) epoch: Epoch,
+}
+
+impl Window {
+    pub(super) fn of(replica: &Replica) -> Self {
+        Self { high_watermark: replica.high_watermark(), log_start: replica.log_start(), epoch: replica.epoch() }
+    }
+
+    /// Nothing at or above the high watermark is shown: it could still go.
+    pub(super) fn cut(self, mut batches: Vec<StoredBatch>) -> Fetched {
+        batches.retain(|batch| batch.last < self.high_watermark);
+        Fetched { batches, high_watermark: self.high_watermark, log_start: self.log_start, epoch: self.epoch }
+    }
+
+    pub(super) fn fail(self, error: Error) -> FetchFailure {
+        FetchFailure { error, high_watermark: self.high_watermark, log_start: self.log_start }
+    }
+}
+
+impl Partition {
+    /// Whether the call may be answered, and with something to read.
+    pub(super) fn judge_fetch(&self, call: &FetchCall) -> Result<bool, Error> {
+        if !matches!(self.replica.role(), RoleView::Leader { .. }) {
+            let cause = match self.leader_hint() {
+                Some(leader) => format!("broker {leader} leads"),
+                None => "this broker does not lead the partition".to_owned(),
+            };
+            return Err(self.error(ErrorCode::NotLeader, cause));
+        }
+        match call.epoch {
+            Some(known) if known > self.replica.epoch() => {
+                let cause = format!("the reader knows epoch {known}");
+                return Err(self.error(ErrorCode::UnknownEpoch, cause));
+            }
+            Some(known) if known < self.replica.epoch() => {
+                let cause = format!("the reader knows epoch {known} only");
+                return Err(self.error(ErrorCode::FencedEpoch, cause));
+            }
+            _ => {}
+        }
+        let (start, end) = (self.replica.log_start(), self.replica.high_watermark());
+        if call.from < start
+            || (call.from > end && self.replica.latest().is_some())
+            || call.from > self.replica.log_end()
+        {
+            let cause = format!("offset {} is outside {start} to {end}", call.from);
+            return Err(self.error(ErrorCode::OffsetOutOfRange, cause));
+        }
+        Ok(call.from < end)
+    }
+}

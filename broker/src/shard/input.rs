@@ -1,0 +1,146 @@
+//! What a shard is told.
+
+use std::sync::Arc;
+
+use baton_core::batch::BatchHeader;
+use baton_core::partition::PartitionState;
+use baton_core::replica::{Acks, Attempt, Input, Message, RecoveredLog, WriteKind};
+use baton_core::{BrokerId, Epoch, Error, Member, Offset, TopicPartition};
+use bytes::Bytes;
+use tokio::sync::{oneshot, watch};
+
+use crate::log::StoredBatch;
+use crate::log::{LocalPartition, PartitionMeta};
+use crate::shard::status::PartitionStatus;
+use baton_core::topic::TopicConfig;
+
+/// A partition that was brought up from disk.
+#[derive(Debug)]
+pub struct OpenPartition {
+    pub id: TopicPartition,
+    pub topic: Arc<str>,
+    pub local: LocalPartition,
+    pub member: Member,
+    pub recovered: RecoveredLog,
+    pub meta: PartitionMeta,
+    pub settings: TopicConfig,
+    pub status: watch::Sender<PartitionStatus>,
+}
+
+/// The answer to one batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Produced {
+    pub base: Offset,
+    pub append_time_ms: Option<i64>,
+    pub duplicate: bool,
+    pub epoch: Epoch,
+}
+
+/// One validated batch for one partition.
+pub struct ProduceCall {
+    pub id: TopicPartition,
+    pub acks: Acks,
+    pub header: BatchHeader,
+    pub bytes: Bytes,
+    /// Called once, unless the shard stops first.
+    pub reply: Box<dyn FnOnce(Result<Produced, Error>) + Send>,
+}
+
+impl std::fmt::Debug for ProduceCall {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ProduceCall").field("id", &self.id).field("bytes", &self.bytes.len()).finish_non_exhaustive()
+    }
+}
+
+/// A read of one partition, answered at once with what is there.
+#[derive(Debug)]
+pub struct FetchCall {
+    pub id: TopicPartition,
+    pub from: Offset,
+    pub max_bytes: usize,
+    /// The leader epoch that the reader knows (KIP-320).
+    pub epoch: Option<Epoch>,
+    pub reply: oneshot::Sender<Result<Fetched, FetchFailure>>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Fetched {
+    /// The first one contains the offset that was asked for; all below the high watermark.
+    pub batches: Vec<StoredBatch>,
+    pub high_watermark: Offset,
+    pub log_start: Offset,
+    pub epoch: Epoch,
+}
+
+/// Why a read was refused, with what a reader wants to know then.
+#[derive(Clone, Debug)]
+pub struct FetchFailure {
+    pub error: Error,
+    pub high_watermark: Offset,
+    pub log_start: Offset,
+}
+
+#[derive(Debug)]
+pub enum ShardInput {
+    Open(Box<OpenPartition>),
+    /// Forget the partition; its data is the caller's business.
+    Close {
+        id: TopicPartition,
+        done: oneshot::Sender<Option<LocalPartition>>,
+    },
+    /// Something for the state machine.
+    Replica {
+        id: TopicPartition,
+        input: Input,
+    },
+    Messages {
+        from: BrokerId,
+        messages: Vec<(TopicPartition, Message)>,
+    },
+    Produce(ProduceCall),
+    Fetch(FetchCall),
+    /// Which batch has the first record at or after a time.
+    FindTime {
+        id: TopicPartition,
+        timestamp_ms: i64,
+        reply: oneshot::Sender<Result<Option<Offset>, Error>>,
+    },
+    Settings {
+        id: TopicPartition,
+        settings: TopicConfig,
+    },
+    /// An operator chose another copy: acknowledge nothing more in epochs up to this one.
+    Fence {
+        id: TopicPartition,
+        epoch: Epoch,
+    },
+    /// Messages to or from this broker may have been lost.
+    LinkReset(BrokerId),
+    /// The detector or the registry has news: the shard reads the shared view again.
+    PeersChanged,
+    /// Say that the shard is alive.
+    Ping {
+        done: oneshot::Sender<()>,
+    },
+    /// Save what is only remembered in memory, then say so.
+    Checkpoint {
+        done: oneshot::Sender<()>,
+    },
+}
+
+/// What a shard asks of the task that speaks with the registry.
+#[derive(Debug)]
+pub enum RegistryCall {
+    Read(TopicPartition),
+    Write {
+        id: TopicPartition,
+        attempt: Attempt,
+        kind: WriteKind,
+        expected_version: i32,
+        state: Box<PartitionState>,
+        joining: Vec<Member>,
+        toward: Option<BrokerId>,
+    },
+    /// The role changed: elections look at the partition again.
+    Role(TopicPartition),
+}

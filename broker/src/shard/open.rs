@@ -1,0 +1,100 @@
+//! Brings a partition from disk into its shard.
+
+use baton_core::batch::BatchHeader;
+use baton_core::lineage::Lineage;
+use baton_core::producer::{PRODUCERS_MAX, ProducerTable};
+use baton_core::replica::RecoveredLog;
+use baton_core::{Generation, Offset, TopicPartition};
+
+use crate::log::{LocalPartition, Log, LogError, PartitionMeta, Recovered};
+
+/// Bytes of one read while headers are replayed.
+const REPLAY_READ_BYTES: usize = 4 << 20;
+
+/// A copy that is ready to be owned by a shard.
+#[derive(Debug)]
+pub struct Opened {
+    pub local: LocalPartition,
+    pub generation: Generation,
+    pub recovered: RecoveredLog,
+    pub meta: PartitionMeta,
+}
+
+/// Opens what the log recovered, or creates an empty copy.
+///
+/// # Errors
+/// The log cannot create the copy. A copy that cannot be read is opened as damaged.
+pub async fn open(log: &dyn Log, id: TopicPartition, found: Option<Recovered>) -> Result<Opened, LogError> {
+    let Some(found) = found else {
+        let local = log.create(id, Generation(0), Offset::ZERO).await?;
+        let meta = PartitionMeta::default();
+        return Ok(Opened { local, generation: Generation(0), recovered: RecoveredLog::default(), meta });
+    };
+    if let Some(damage) = &found.damage {
+        tracing::error!(partition = %id, ?damage, "this copy is damaged: it leaves the in-sync replicas and is refilled");
+        return Ok(damaged(found));
+    }
+    match replay(log, &found).await {
+        Ok(recovered) => {
+            Ok(Opened { local: found.partition, generation: found.generation, recovered, meta: found.meta })
+        }
+        Err(LogError::Damaged(damage)) => {
+            tracing::error!(partition = %id, ?damage, "this copy cannot be read to its end: it is refilled");
+            Ok(damaged(found))
+        }
+        Err(other) => Err(other),
+    }
+}
+
+/// Another member from now on ★: the generation rises, and nothing of the copy is believed
+/// until a leader refills it. The bytes stay on disk until then, for an operator to look at
+/// if this was the only copy.
+fn damaged(found: Recovered) -> Opened {
+    let recovered = RecoveredLog {
+        start: found.start,
+        end: found.end.max(found.start),
+        highest_epoch: found.meta.highest_epoch,
+        lineage: Lineage::default(),
+        high_watermark: found.start,
+        producers: ProducerTable::new(PRODUCERS_MAX),
+        damaged: true,
+    };
+    Opened { local: found.partition, generation: found.generation.next(), recovered, meta: found.meta }
+}
+
+/// Reads the headers since the last snapshot: epochs and producers are functions of them.
+async fn replay(log: &dyn Log, found: &Recovered) -> Result<RecoveredLog, LogError> {
+    let meta = &found.meta;
+    let saved = ProducerTable::decode(&meta.producers, PRODUCERS_MAX).ok();
+    let usable = meta.producers_at >= found.start && meta.producers_at <= found.end;
+    let (mut producers, from) = match saved.filter(|_| usable) {
+        Some(table) => (table, meta.producers_at),
+        None => (ProducerTable::new(PRODUCERS_MAX), found.start),
+    };
+    let mut lineage = Lineage::from_entries(meta.lineage.clone()).unwrap_or_default();
+    lineage.truncate(from);
+    let mut at = from;
+    while at < found.end {
+        let read = log.read(found.partition, at, REPLAY_READ_BYTES).await?;
+        let Some(last) = read.batches.last() else { break };
+        let end = last.end();
+        for batch in &read.batches {
+            if let Ok(header) = BatchHeader::parse(&batch.bytes) {
+                producers.applied(&header, batch.base);
+            }
+            if lineage.last_epoch().is_none_or(|known| known <= batch.epoch) {
+                lineage.record(batch.epoch, batch.base);
+            }
+        }
+        at = end;
+    }
+    Ok(RecoveredLog {
+        start: found.start,
+        end: found.end,
+        highest_epoch: meta.highest_epoch,
+        lineage,
+        high_watermark: meta.high_watermark,
+        producers,
+        damaged: false,
+    })
+}

@@ -1,0 +1,133 @@
+//! One partition in its shard: the replica and what surrounds it.
+
+use std::sync::Arc;
+
+use baton_core::batch::BatchHeader;
+use baton_core::producer::{PRODUCERS_MAX, ProducerTable};
+use baton_core::replica::{Env, Replica, RoleView};
+use baton_core::topic::TopicConfig;
+use baton_core::{BrokerId, Epoch, Error, ErrorCode, Offset, TopicPartition};
+use tokio::sync::watch;
+
+use crate::log::{LocalPartition, Log, LogError, PartitionMeta};
+use crate::shard::status::PartitionStatus;
+
+/// How much may be appended before what recovery would have to read again is saved.
+const SNAPSHOT_EVERY_BYTES: u64 = 64 << 20;
+
+/// Bytes of one read while the producers' state is rebuilt.
+const REPLAY_READ_BYTES: usize = 4 << 20;
+
+pub(super) struct Partition {
+    pub(super) replica: Replica,
+    pub(super) local: LocalPartition,
+    pub(super) topic: Arc<str>,
+    pub(super) settings: TopicConfig,
+    /// What was last handed to the log to be saved.
+    pub(super) meta: PartitionMeta,
+    pub(super) status: watch::Sender<PartitionStatus>,
+    pub(super) unsaved_bytes: u64,
+    /// Its status has to be shown at the end of the turn.
+    pub(super) changed: bool,
+}
+
+impl Partition {
+    /// What to save now: the replica's state with a lower bound of the high watermark.
+    pub(super) fn snapshot(&mut self, epoch: Epoch) -> PartitionMeta {
+        self.meta.highest_epoch = self.meta.highest_epoch.max(epoch);
+        self.meta.lineage = self.replica.lineage().entries().to_vec();
+        self.meta.high_watermark = self.replica.high_watermark();
+        self.meta.clone()
+    }
+
+    /// The same with the producers as of the end of the log, once enough was appended since
+    /// the last time. Only what is durable may be described: the caller saves it when
+    /// everything appended has reached the disk.
+    pub(super) fn full_snapshot(&mut self) -> PartitionMeta {
+        self.unsaved_bytes = 0;
+        self.meta.producers = self.replica.producers().encode();
+        self.meta.producers_at = self.replica.log_end();
+        self.snapshot(self.replica.saved_epoch())
+    }
+
+    pub(super) fn wants_snapshot(&self) -> bool {
+        self.unsaved_bytes >= SNAPSHOT_EVERY_BYTES && self.replica.durable_end() == self.replica.log_end()
+    }
+
+    pub(super) fn show(&mut self) {
+        self.changed = false;
+        let status = status_of(&self.replica);
+        self.status.send_if_modified(|shown| {
+            let news = *shown != status;
+            *shown = status;
+            news
+        });
+    }
+
+    /// The error for a request that only a leader may answer.
+    pub(super) fn error(&self, code: ErrorCode, cause: impl Into<String>) -> Error {
+        Error::new(code, cause).topic(&*self.topic).partition(self.replica.id().partition).epoch(self.replica.epoch().0)
+    }
+
+    pub(super) fn leader_hint(&self) -> Option<BrokerId> {
+        match self.replica.role() {
+            RoleView::Follower { leader, .. } => Some(leader),
+            _ => None,
+        }
+    }
+}
+
+/// What is shown of a replica.
+pub(super) fn status_of(replica: &Replica) -> PartitionStatus {
+    let known = replica.known().map(|known| &known.state);
+    PartitionStatus {
+        role: replica.role(),
+        member: replica.member(),
+        epoch: replica.epoch(),
+        log_start: replica.log_start(),
+        log_end: replica.log_end(),
+        high_watermark: replica.high_watermark(),
+        latest: replica.latest(),
+        in_sync: known.map_or(0, |state| state.isr.len()),
+        assigned: known.map_or(0, |state| state.assignment.replicas.len()),
+        damaged: replica.is_damaged(),
+    }
+}
+
+/// Rebuilds the producers' state as of `to`: the saved snapshot, if it is not newer, and the
+/// batches since then.
+pub(super) async fn rebuild_producers(
+    log: &dyn Log,
+    local: LocalPartition,
+    meta: &PartitionMeta,
+    start: Offset,
+    to: Offset,
+) -> Result<ProducerTable, LogError> {
+    let saved = ProducerTable::decode(&meta.producers, PRODUCERS_MAX).ok();
+    let (mut table, mut at) = match saved {
+        Some(table) if meta.producers_at <= to && meta.producers_at >= start => (table, meta.producers_at),
+        _ => (ProducerTable::new(PRODUCERS_MAX), start),
+    };
+    while at < to {
+        let read = log.read(local, at, REPLAY_READ_BYTES).await?;
+        let Some(last) = read.batches.last() else { break };
+        let end = last.end();
+        for batch in read.batches.iter().take_while(|batch| batch.end() <= to) {
+            if let Ok(header) = BatchHeader::parse(&batch.bytes) {
+                table.applied(&header, batch.base);
+            }
+        }
+        at = end;
+    }
+    Ok(table)
+}
+
+/// The environment of a shard: what the detector publishes, at this shard's time.
+pub(super) fn env_at(shared: &Env, now_ms: u64) -> Env {
+    Env { now_ms, ..shared.clone() }
+}
+
+/// Why a partition cannot be named by its topic.
+pub(super) fn unknown(id: TopicPartition) -> Error {
+    Error::new(ErrorCode::NotLeader, format!("this broker has no copy of partition {id}")).partition(id.partition)
+}

@@ -1,0 +1,614 @@
+//! The task of one shard.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use baton_core::producer::ProducerTable;
+use baton_core::replica::{
+    Effect, Env, Flow, Input, LogTerm, Message, Produce, Refusal, Replica, ReplicaConfig, RequestId, StoredBatch,
+};
+use baton_core::topic::TopicConfig;
+use baton_core::{BrokerId, Epoch, Error, ErrorCode, Incarnation, Offset, TopicPartition};
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use crate::clock::{Clock, Monotonic};
+use crate::log::{Append, LocalPartition, Log, LogError};
+use crate::metrics::Metrics;
+use crate::peers::PeerSender;
+use crate::shard::fetch::Window;
+use crate::shard::input::{FetchCall, OpenPartition, ProduceCall, Produced, RegistryCall, ShardInput};
+use crate::shard::partition::{Partition, env_at, rebuild_producers, unknown};
+use crate::shard::turn::{Mark, Turn};
+use crate::tail_cache::TailCache;
+
+/// Inputs handled before their effects are handed on.
+const TURN_MAX: usize = 512;
+
+/// Bytes of one read for a lagging follower are the core's business; so many reads run at once.
+const CATCH_UP_READS_MAX: usize = 16;
+
+/// What a shard is made of.
+pub struct ShardParts {
+    pub index: usize,
+    pub inputs: mpsc::Receiver<ShardInput>,
+    pub log: Arc<dyn Log>,
+    pub peers: PeerSender,
+    pub registry: mpsc::UnboundedSender<RegistryCall>,
+    pub env: watch::Receiver<Arc<Env>>,
+    pub clock: Arc<dyn Clock>,
+    pub monotonic: Monotonic,
+    pub incarnation: Incarnation,
+    pub config: ReplicaConfig,
+    pub tail_cache_bytes: u64,
+    pub tick: Duration,
+    pub metrics: Metrics,
+    /// The log failed: the process has to end.
+    pub fatal: mpsc::UnboundedSender<String>,
+}
+
+/// Something that was started in an earlier turn is done.
+enum Completion {
+    Appended { marks: Vec<Mark>, started: Instant, bytes: u64, result: Result<(), LogError> },
+    EpochSaved { id: TopicPartition, epoch: Epoch, result: Result<(), LogError> },
+    Snapshot { result: Result<(), LogError> },
+    LogChanged { id: TopicPartition, term: LogTerm, result: Result<ProducerTable, LogError> },
+    ReadForFollower { id: TopicPartition, to: BrokerId, flow: Flow, result: Result<Vec<StoredBatch>, LogError> },
+    Fetched { call: FetchCall, window: Window, result: Result<Vec<StoredBatch>, LogError> },
+    Answered,
+}
+
+type Reply = Box<dyn FnOnce(Result<Produced, Error>) + Send>;
+
+struct Pending {
+    id: TopicPartition,
+    reply: Reply,
+    started: Instant,
+    bytes: u64,
+}
+
+struct Shard {
+    parts: ShardParts,
+    partitions: BTreeMap<TopicPartition, Partition>,
+    cache: TailCache,
+    cache_shown_bytes: u64,
+    env: Env,
+    running: FuturesUnordered<BoxFuture<'static, Completion>>,
+    catch_up_waiting: VecDeque<(TopicPartition, BrokerId, Flow, Offset, usize)>,
+    catch_up_running: usize,
+    requests: BTreeMap<RequestId, Pending>,
+    next_request: u64,
+    turn: Turn,
+    effects: Vec<Effect>,
+}
+
+/// Starts the task; it ends when every sender of its inputs is gone.
+pub fn spawn(parts: ShardParts) -> tokio::task::JoinHandle<()> {
+    tokio::spawn(run(parts))
+}
+
+async fn run(mut parts: ShardParts) {
+    let (_, closed) = mpsc::channel(1);
+    let mut inputs = std::mem::replace(&mut parts.inputs, closed);
+    let mut tick = tokio::time::interval(parts.tick);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut shard = Shard::new(parts);
+    let mut buffer = Vec::with_capacity(TURN_MAX);
+    loop {
+        tokio::select! {
+            biased;
+            Some(done) = shard.running.next(), if !shard.running.is_empty() => {
+                shard.begin_turn();
+                shard.complete(done);
+            }
+            _ = tick.tick() => {
+                shard.begin_turn();
+                shard.tick();
+            }
+            taken = inputs.recv_many(&mut buffer, TURN_MAX) => {
+                if taken == 0 {
+                    break;
+                }
+                shard.begin_turn();
+                for input in buffer.drain(..) {
+                    shard.input(input);
+                }
+            }
+        }
+        shard.end_turn();
+    }
+}
+
+impl Shard {
+    fn new(parts: ShardParts) -> Self {
+        let env = Env::clone(&parts.env.borrow());
+        Self {
+            cache: TailCache::new(parts.tail_cache_bytes),
+            cache_shown_bytes: 0,
+            env,
+            parts,
+            partitions: BTreeMap::new(),
+            running: FuturesUnordered::new(),
+            catch_up_waiting: VecDeque::new(),
+            catch_up_running: 0,
+            requests: BTreeMap::new(),
+            next_request: 0,
+            turn: Turn::default(),
+            effects: Vec::new(),
+        }
+    }
+
+    fn begin_turn(&mut self) {
+        self.env.now_ms = self.parts.monotonic.now_ms();
+    }
+
+    fn input(&mut self, input: ShardInput) {
+        match input {
+            ShardInput::Open(open) => self.open(*open),
+            ShardInput::Close { id, done } => self.close(id, done),
+            ShardInput::Replica { id, input } => self.step(id, input),
+            ShardInput::Messages { from, messages } => self.messages(from, messages),
+            ShardInput::Produce(call) => self.produce(call),
+            ShardInput::Fetch(call) => self.fetch(call),
+            ShardInput::FindTime { id, timestamp_ms, reply } => self.find_time(id, timestamp_ms, reply),
+            ShardInput::Settings { id, settings } => self.settings(id, settings),
+            ShardInput::Fence { id, epoch } => self.step(id, Input::Fence { epoch }),
+            ShardInput::LinkReset(broker) => self.step_all(|_| Input::LinkReset(broker)),
+            ShardInput::PeersChanged => self.peers_changed(),
+            ShardInput::Ping { done } => drop(done.send(())),
+            ShardInput::Checkpoint { done } => self.checkpoint(done),
+        }
+    }
+
+    fn open(&mut self, open: OpenPartition) {
+        let config = ReplicaConfig { log_append_time: append_time(&open.settings), ..self.parts.config.clone() };
+        let replica = Replica::new(open.id, open.member, self.parts.incarnation, config, open.recovered);
+        let min_insync = min_insync(&open.settings);
+        let partition = Partition {
+            replica,
+            local: open.local,
+            topic: open.topic,
+            settings: open.settings,
+            meta: open.meta,
+            status: open.status,
+            unsaved_bytes: 0,
+            changed: true,
+        };
+        self.partitions.insert(open.id, partition);
+        self.step(open.id, Input::MinInsync(min_insync));
+    }
+
+    fn close(&mut self, id: TopicPartition, done: oneshot::Sender<Option<LocalPartition>>) {
+        self.flush_appends();
+        let closed = self.partitions.remove(&id);
+        let gone: Vec<RequestId> = self.requests.iter().filter(|(_, p)| p.id == id).map(|(r, _)| *r).collect();
+        for request in gone {
+            self.refuse(
+                request,
+                Refusal::new(ErrorCode::UnknownPartition, "the partition was removed from this broker"),
+            );
+        }
+        if let Some(partition) = &closed {
+            self.cache.remove(partition.local);
+        }
+        // Whoever asked may have given up meanwhile.
+        let _ = done.send(closed.map(|partition| partition.local));
+    }
+
+    fn messages(&mut self, from: BrokerId, messages: Vec<(TopicPartition, Message)>) {
+        for (id, message) in messages {
+            self.step(id, Input::Message { from, message });
+        }
+    }
+
+    fn settings(&mut self, id: TopicPartition, settings: TopicConfig) {
+        let Some(partition) = self.partitions.get_mut(&id) else { return };
+        partition.replica.set_log_append_time(append_time(&settings));
+        let min = min_insync(&settings);
+        partition.settings = settings;
+        self.step(id, Input::MinInsync(min));
+    }
+
+    fn peers_changed(&mut self) {
+        let now_ms = self.env.now_ms;
+        self.env = env_at(&self.parts.env.borrow_and_update(), now_ms);
+        self.step_all(|_| Input::PeersChanged);
+    }
+
+    fn step_all(&mut self, mut make: impl FnMut(TopicPartition) -> Input) {
+        let ids: Vec<TopicPartition> = self.partitions.keys().copied().collect();
+        for id in ids {
+            self.step(id, make(id));
+        }
+    }
+
+    fn tick(&mut self) {
+        let now_ms = self.env.now_ms;
+        self.env = env_at(&self.parts.env.borrow(), now_ms);
+        self.step_all(|_| Input::Tick);
+        let wanting: Vec<TopicPartition> =
+            self.partitions.iter().filter(|(_, p)| p.wants_snapshot()).map(|(id, _)| *id).collect();
+        for id in wanting {
+            self.save_snapshot(id);
+        }
+        let bytes = self.cache.bytes();
+        self.parts.metrics.tail_cache_changed(self.cache_shown_bytes, bytes);
+        self.cache_shown_bytes = bytes;
+    }
+
+    fn save_snapshot(&mut self, id: TopicPartition) {
+        let Some(partition) = self.partitions.get_mut(&id) else { return };
+        let saved = self.parts.log.save(partition.local, partition.full_snapshot());
+        self.running.push(Box::pin(async move { Completion::Snapshot { result: saved.await } }));
+    }
+
+    /// Everything that is remembered in memory only is saved; the caller learns when.
+    fn checkpoint(&mut self, done: oneshot::Sender<()>) {
+        self.flush_appends();
+        let saves: Vec<_> = self
+            .partitions
+            .values_mut()
+            .filter(|p| p.replica.durable_end() == p.replica.log_end() && !p.replica.is_damaged())
+            .map(|p| self.parts.log.save(p.local, p.full_snapshot()))
+            .collect();
+        self.running.push(Box::pin(async move {
+            let results = futures::future::join_all(saves).await;
+            let _ = done.send(());
+            Completion::Snapshot { result: results.into_iter().collect() }
+        }));
+    }
+
+    fn produce(&mut self, call: ProduceCall) {
+        let Some(partition) = self.partitions.get(&call.id) else {
+            return (call.reply)(Err(unknown(call.id)));
+        };
+        if partition.replica.role() != (baton_core::replica::RoleView::Leader { resigning: false }) {
+            let error = partition.error(
+                ErrorCode::NotLeader,
+                match partition.leader_hint() {
+                    Some(leader) => format!("broker {leader} leads"),
+                    None => "this broker does not lead the partition".to_owned(),
+                },
+            );
+            return (call.reply)(Err(error));
+        }
+        let usage = self.parts.log.usage();
+        if usage.below_reserve {
+            let cause = format!("broker has {} free bytes on its disk, which is below its reserve", usage.free_bytes);
+            return (call.reply)(Err(partition.error(ErrorCode::DiskFull, cause)));
+        }
+        let request = RequestId(self.next_request);
+        self.next_request += 1;
+        let bytes = call.bytes.len() as u64;
+        self.requests.insert(request, Pending { id: call.id, reply: call.reply, started: Instant::now(), bytes });
+        let wall_ms = self.parts.clock.now_ms();
+        let produce = Produce { request, acks: call.acks, header: call.header, bytes: call.bytes, wall_ms };
+        self.step(call.id, Input::Produce(produce));
+    }
+
+    fn fetch(&mut self, call: FetchCall) {
+        let Some(partition) = self.partitions.get(&call.id) else {
+            let window = Window { high_watermark: Offset::ZERO, log_start: Offset::ZERO, epoch: Epoch::NONE };
+            let failure = window.fail(unknown(call.id));
+            let _ = call.reply.send(Err(failure));
+            return;
+        };
+        let window = Window::of(&partition.replica);
+        match partition.judge_fetch(&call) {
+            Err(error) => drop(call.reply.send(Err(window.fail(error)))),
+            Ok(false) => drop(call.reply.send(Ok(window.cut(Vec::new())))),
+            Ok(true) => self.read_for_reader(call, window),
+        }
+    }
+
+    fn read_for_reader(&mut self, call: FetchCall, window: Window) {
+        let Some(partition) = self.partitions.get(&call.id) else { return };
+        let cached = self.cache.read(partition.local, call.from, call.max_bytes);
+        self.parts.metrics.tail_cache_read(cached.is_some());
+        if let Some(batches) = cached {
+            drop(call.reply.send(Ok(window.cut(batches))));
+            return;
+        }
+        let read = self.parts.log.read(partition.local, call.from, call.max_bytes);
+        self.running.push(Box::pin(async move {
+            let result = read.await.map(|found| found.batches);
+            Completion::Fetched { call, window, result }
+        }));
+    }
+
+    fn find_time(
+        &mut self,
+        id: TopicPartition,
+        timestamp_ms: i64,
+        reply: oneshot::Sender<Result<Option<Offset>, Error>>,
+    ) {
+        let Some(partition) = self.partitions.get(&id) else {
+            let _ = reply.send(Err(unknown(id)));
+            return;
+        };
+        let found = self.parts.log.find_time(partition.local, timestamp_ms);
+        self.running.push(Box::pin(async move {
+            let answer = found.await.map_err(|error| Error::new(ErrorCode::Storage, error.to_string()));
+            // Whoever asked may be gone.
+            let _ = reply.send(answer);
+            Completion::Answered
+        }));
+    }
+
+    /// One input of one partition, and everything that follows from it at once.
+    fn step(&mut self, id: TopicPartition, input: Input) {
+        let mut inputs = VecDeque::from([input]);
+        while let Some(input) = inputs.pop_front() {
+            let Some(partition) = self.partitions.get_mut(&id) else { return };
+            let mut effects = std::mem::take(&mut self.effects);
+            partition.replica.step(input, &self.env, &mut effects);
+            partition.changed = true;
+            for effect in effects.drain(..) {
+                if let Some(next) = self.carry_out(id, effect) {
+                    inputs.push_back(next);
+                }
+            }
+            self.effects = effects;
+        }
+    }
+
+    /// Returns an input that is known at once.
+    fn carry_out(&mut self, id: TopicPartition, effect: Effect) -> Option<Input> {
+        match effect {
+            Effect::SaveEpoch(epoch) => self.save_epoch(id, epoch),
+            Effect::Append { term, batches } => self.append(id, term, batches),
+            Effect::Truncate { term, to } => self.truncate(id, term, to),
+            Effect::Restart { term, generation, start } => self.restart(id, term, generation, start),
+            Effect::Send { to, stream, message } => self.turn.send(to, stream, id, message),
+            Effect::ReadForFollower { to, flow, from, max_bytes } => {
+                return self.read_for_follower(id, to, flow, from, max_bytes);
+            }
+            Effect::WriteState { attempt, kind, expected_version, state, joining, toward } => {
+                let state = Box::new(state);
+                let call = RegistryCall::Write { id, attempt, kind, expected_version, state, joining, toward };
+                self.ask_registry(call);
+            }
+            Effect::ReadRegistry => self.ask_registry(RegistryCall::Read(id)),
+            Effect::Acknowledge { request, base, append_time_ms, duplicate } => {
+                self.acknowledge(id, request, base, append_time_ms, duplicate);
+            }
+            Effect::Reject { request, why } => self.refuse(request, why),
+            Effect::HighWatermark(_) => {}
+            Effect::RoleChanged => self.ask_registry(RegistryCall::Role(id)),
+            Effect::Halt(why) => {
+                tracing::error!(partition = %id, why, "this copy contradicts itself and is not served any more");
+                self.ask_registry(RegistryCall::Role(id));
+            }
+        }
+        None
+    }
+
+    /// The other side outlives every shard but during the stop of the broker.
+    fn ask_registry(&self, call: RegistryCall) {
+        let _ = self.parts.registry.send(call);
+    }
+
+    fn save_epoch(&mut self, id: TopicPartition, epoch: Epoch) {
+        let Some(partition) = self.partitions.get_mut(&id) else { return };
+        let saved = self.parts.log.save(partition.local, partition.snapshot(epoch));
+        self.running.push(Box::pin(async move { Completion::EpochSaved { id, epoch, result: saved.await } }));
+    }
+
+    fn append(&mut self, id: TopicPartition, term: LogTerm, batches: Vec<StoredBatch>) {
+        let (Some(partition), Some(last)) = (self.partitions.get_mut(&id), batches.last()) else { return };
+        let mark = Mark { id, term, end: last.end() };
+        for batch in &batches {
+            partition.unsaved_bytes += batch.len() as u64;
+            self.cache.push(partition.local, batch.clone());
+        }
+        self.turn.append(mark, Append { partition: partition.local, batches });
+    }
+
+    /// The log takes effect in the order of calls: what was appended before a truncation has
+    /// to be handed over before it.
+    fn flush_appends(&mut self) {
+        let Some((appends, marks)) = self.turn.take_appends() else { return };
+        let bytes = appends.iter().flat_map(|a| &a.batches).map(|b| b.len() as u64).sum();
+        let started = Instant::now();
+        let written = self.parts.log.append(appends);
+        self.running.push(Box::pin(async move {
+            let result = written.await.map(drop);
+            Completion::Appended { marks, started, bytes, result }
+        }));
+    }
+
+    fn truncate(&mut self, id: TopicPartition, term: LogTerm, to: Offset) {
+        self.flush_appends();
+        let Some(partition) = self.partitions.get_mut(&id) else { return };
+        self.cache.truncate(partition.local, to);
+        partition.unsaved_bytes = 0;
+        let (log, local, meta) = (Arc::clone(&self.parts.log), partition.local, partition.meta.clone());
+        let start = partition.replica.log_start();
+        let truncated = log.truncate(local, to);
+        self.running.push(Box::pin(async move {
+            let result = match truncated.await {
+                Ok(()) => rebuild_producers(&*log, local, &meta, start, to).await,
+                Err(error) => Err(error),
+            };
+            Completion::LogChanged { id, term, result }
+        }));
+    }
+
+    fn restart(&mut self, id: TopicPartition, term: LogTerm, generation: baton_core::Generation, start: Offset) {
+        self.flush_appends();
+        let Some(partition) = self.partitions.get_mut(&id) else { return };
+        self.cache.remove(partition.local);
+        partition.unsaved_bytes = 0;
+        partition.meta.producers = bytes::Bytes::new();
+        partition.meta.producers_at = start;
+        let reset = self.parts.log.reset(partition.local, generation, start);
+        let saved = self.parts.log.save(partition.local, partition.snapshot(Epoch::NONE));
+        self.running.push(Box::pin(async move {
+            let result = match reset.await {
+                Ok(()) => saved.await.map(|()| ProducerTable::default()),
+                Err(error) => Err(error),
+            };
+            Completion::LogChanged { id, term, result }
+        }));
+    }
+
+    fn read_for_follower(
+        &mut self,
+        id: TopicPartition,
+        to: BrokerId,
+        flow: Flow,
+        from: Offset,
+        max_bytes: usize,
+    ) -> Option<Input> {
+        let partition = self.partitions.get(&id)?;
+        if let Some(batches) = self.cache.read(partition.local, from, max_bytes) {
+            return Some(Input::ReadForFollower { to, flow, batches });
+        }
+        self.catch_up_waiting.push_back((id, to, flow, from, max_bytes));
+        self.start_catch_up_reads();
+        None
+    }
+
+    /// Few at a time, each paced by what the peer's catch-up stream may carry.
+    fn start_catch_up_reads(&mut self) {
+        while self.catch_up_running < CATCH_UP_READS_MAX {
+            let Some((id, to, flow, from, max_bytes)) = self.catch_up_waiting.pop_front() else { return };
+            let Some(partition) = self.partitions.get(&id) else { continue };
+            self.catch_up_running += 1;
+            let (log, local, peers) = (Arc::clone(&self.parts.log), partition.local, self.parts.peers.clone());
+            self.running.push(Box::pin(async move {
+                peers.pace_catch_up(max_bytes).await;
+                let result = log.read(local, from, max_bytes).await.map(|found| found.batches);
+                Completion::ReadForFollower { id, to, flow, result }
+            }));
+        }
+    }
+
+    fn acknowledge(
+        &mut self,
+        id: TopicPartition,
+        request: RequestId,
+        base: Offset,
+        append_time_ms: Option<i64>,
+        duplicate: bool,
+    ) {
+        let Some(pending) = self.requests.remove(&request) else { return };
+        let epoch = self.partitions.get(&id).map_or(Epoch::NONE, |p| p.replica.epoch());
+        self.parts.metrics.produce_acknowledged(1, pending.bytes, pending.started.elapsed());
+        (pending.reply)(Ok(Produced { base, append_time_ms, duplicate, epoch }));
+    }
+
+    fn refuse(&mut self, request: RequestId, why: Refusal) {
+        let Some(pending) = self.requests.remove(&request) else { return };
+        self.parts.metrics.produce_failed(why.code);
+        let error = match self.partitions.get(&pending.id) {
+            Some(partition) => partition.error(why.code, why.cause),
+            None => Error::new(why.code, why.cause).partition(pending.id.partition),
+        };
+        (pending.reply)(Err(error));
+    }
+
+    fn complete(&mut self, done: Completion) {
+        match done {
+            Completion::Appended { marks, started, bytes, result } => self.appended(marks, started, bytes, result),
+            Completion::EpochSaved { id, epoch, result } => match result {
+                Ok(()) => self.step(id, Input::EpochSaved(epoch)),
+                Err(error) => self.log_failed(id, &error),
+            },
+            Completion::Snapshot { result } => {
+                if let Err(error) = result {
+                    tracing::warn!(%error, "a snapshot was not saved; recovery will read more");
+                }
+            }
+            Completion::LogChanged { id, term, result } => match result {
+                Ok(producers) => self.step(id, Input::LogChanged { term, producers }),
+                Err(error) => self.log_failed(id, &error),
+            },
+            Completion::ReadForFollower { id, to, flow, result } => {
+                self.catch_up_running -= 1;
+                self.start_catch_up_reads();
+                match result {
+                    Ok(batches) => self.step(id, Input::ReadForFollower { to, flow, batches }),
+                    Err(error @ (LogError::Damaged(_) | LogError::Failed(_))) => self.log_failed(id, &error),
+                    Err(_) => self.step(id, Input::ReadForFollower { to, flow, batches: Vec::new() }),
+                }
+            }
+            Completion::Fetched { call, window, result } => self.fetched(call, window, result),
+            Completion::Answered => {}
+        }
+    }
+
+    fn appended(&mut self, marks: Vec<Mark>, started: Instant, bytes: u64, result: Result<(), LogError>) {
+        match result {
+            Ok(()) => {
+                self.parts.metrics.committed(marks.len() as u64, bytes, started.elapsed());
+                for Mark { id, term, end } in marks {
+                    self.step(id, Input::Durable { term, end });
+                }
+            }
+            Err(LogError::Full { .. }) => {
+                for Mark { id, term, .. } in marks {
+                    tracing::warn!(partition = %id, "the disk is full: this copy stops taking records");
+                    if let Some(partition) = self.partitions.get(&id) {
+                        self.cache.truncate(partition.local, partition.replica.durable_end());
+                    }
+                    self.step(id, Input::AppendFailed { term });
+                }
+            }
+            Err(error) => {
+                for Mark { id, .. } in marks {
+                    self.log_failed(id, &error);
+                }
+            }
+        }
+    }
+
+    fn fetched(&mut self, call: FetchCall, window: Window, result: Result<Vec<StoredBatch>, LogError>) {
+        let answer = match result {
+            Ok(batches) => Ok(window.cut(batches)),
+            Err(LogError::BelowStart { at, start }) => {
+                let error = Error::new(ErrorCode::OffsetOutOfRange, format!("offset {at} is below the start {start}"));
+                Err(window.fail(error))
+            }
+            Err(error) => {
+                let told = Error::new(ErrorCode::Storage, error.to_string()).partition(call.id.partition);
+                if matches!(error, LogError::Damaged(_)) {
+                    self.log_failed(call.id, &error);
+                }
+                Err(window.fail(told))
+            }
+        };
+        // The reader may have gone away.
+        let _ = call.reply.send(answer);
+    }
+
+    /// A copy that cannot be trusted any more stops leading and acknowledging at once.
+    fn log_failed(&mut self, id: TopicPartition, error: &LogError) {
+        self.step(id, Input::StorageFailed(error.to_string()));
+        if matches!(error, LogError::Failed(_)) {
+            // Nobody listens any more only if the broker is stopping already.
+            let _ = self.parts.fatal.send(error.to_string());
+        }
+    }
+
+    fn end_turn(&mut self) {
+        self.flush_appends();
+        for ((to, catch_up), frame) in self.turn.take_frames() {
+            self.parts.peers.send(to, catch_up, frame);
+        }
+        for partition in self.partitions.values_mut().filter(|p| p.changed) {
+            partition.show();
+        }
+    }
+}
+
+fn append_time(settings: &TopicConfig) -> bool {
+    settings.timestamp_type == baton_core::batch::TimestampType::LogAppendTime
+}
+
+fn min_insync(settings: &TopicConfig) -> usize {
+    usize::try_from(settings.min_insync_replicas).unwrap_or(1)
+}

@@ -1,0 +1,88 @@
+//! What a shard shows of its partitions: read by listeners and elections without asking it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, RwLock};
+
+use baton_core::replica::RoleView;
+use baton_core::{Epoch, Member, Offset, TopicPartition};
+use tokio::sync::watch;
+
+use baton_core::topic::TopicConfig;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartitionStatus {
+    pub role: RoleView,
+    pub member: Member,
+    pub epoch: Epoch,
+    pub log_start: Offset,
+    pub log_end: Offset,
+    /// Readers may see everything below it.
+    pub high_watermark: Offset,
+    /// The same, if a client may be told that this is the end.
+    pub latest: Option<Offset>,
+    pub in_sync: usize,
+    pub assigned: usize,
+    /// The copy was found damaged and has not been refilled yet.
+    pub damaged: bool,
+}
+
+impl PartitionStatus {
+    #[must_use]
+    pub fn leads(&self) -> bool {
+        matches!(self.role, RoleView::Leader { .. })
+    }
+}
+
+/// How to reach one local partition.
+#[derive(Clone, Debug)]
+pub struct PartitionHandle {
+    pub id: TopicPartition,
+    pub topic: Arc<str>,
+    pub settings: TopicConfig,
+    pub status: watch::Receiver<PartitionStatus>,
+}
+
+/// The partitions of which this broker has a copy.
+#[derive(Clone, Debug, Default)]
+pub struct Partitions {
+    open: Arc<RwLock<BTreeMap<TopicPartition, PartitionHandle>>>,
+}
+
+impl Partitions {
+    #[must_use]
+    pub fn get(&self, id: TopicPartition) -> Option<PartitionHandle> {
+        self.read().get(&id).cloned()
+    }
+
+    #[must_use]
+    pub fn all(&self) -> Vec<PartitionHandle> {
+        self.read().values().cloned().collect()
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.read().len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub fn insert(&self, handle: PartitionHandle) {
+        self.write().insert(handle.id, handle);
+    }
+
+    pub fn remove(&self, id: TopicPartition) -> Option<PartitionHandle> {
+        self.write().remove(&id)
+    }
+
+    /// The lock guards a map that no panic can leave half-written.
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<TopicPartition, PartitionHandle>> {
+        self.open.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<TopicPartition, PartitionHandle>> {
+        self.open.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
