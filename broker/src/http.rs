@@ -73,9 +73,19 @@ pub struct About {
 }
 
 /// Serves until `stop` is cancelled.
-pub async fn serve(mut acceptor: Acceptor, monitoring: Monitoring, stop: CancellationToken) {
+pub async fn serve(acceptor: Acceptor, monitoring: Monitoring, stop: CancellationToken) {
     let metrics = monitoring.metrics.clone();
-    let router = router(monitoring);
+    serve_router(acceptor, router(monitoring), move || metrics.upkeep(), stop).await;
+}
+
+/// Serves other routes in the same way; the coordinator has its own. `upkeep_of` is called every
+/// few seconds.
+pub async fn serve_router(
+    mut acceptor: Acceptor,
+    router: Router,
+    upkeep_of: impl Fn() + Send,
+    stop: CancellationToken,
+) {
     let mut connections = JoinSet::new();
     let mut upkeep = tokio::time::interval(UPKEEP_EVERY);
     loop {
@@ -85,7 +95,7 @@ pub async fn serve(mut acceptor: Acceptor, monitoring: Monitoring, stop: Cancell
                 connections.spawn(serve_connection(connection, router.clone(), stop.clone()));
             }
             Some(_) = connections.join_next() => {}
-            _ = upkeep.tick() => metrics.upkeep(),
+            _ = upkeep.tick() => upkeep_of(),
         }
     }
     drop(acceptor);

@@ -17,6 +17,7 @@ pub mod context;
 pub mod grpc;
 pub mod http;
 pub mod internal;
+pub mod launch;
 pub mod log;
 pub mod metrics;
 pub mod net;

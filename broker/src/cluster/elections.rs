@@ -38,6 +38,18 @@ impl ClusterTask {
         }
     }
 
+    /// A leader whose candidate is not in the queue as it was last read: the queue was read
+    /// before that candidate stood in it, or after it left. Nothing is decided until it is
+    /// read again.
+    pub(super) fn refresh_queue(&mut self, id: TopicPartition, state: &VersionedState) {
+        let Some(leader) = state.state.leader else { return };
+        let stands = |queue: &Vec<Candidate>| queue.iter().any(|c| c.seq == leader.candidate);
+        if !self.queues.get(&id).is_some_and(stands) {
+            self.queues.remove(&id);
+            self.reading.want(Item::Queue(id));
+        }
+    }
+
     /// Decides for every partition of which something changed, and writes all elections together.
     pub(super) fn start_elections(&mut self) {
         let mut env = Env::clone(&self.parts.env.borrow());
@@ -81,7 +93,8 @@ impl ClusterTask {
             candidates: queue,
             me: status.member,
             incarnation: self.parts.incarnation,
-            leading: status.leads(),
+            // A shard that has not taken in this state yet may be about to lead.
+            leading: status.leads() || status.version < known.version,
             eligible: status.role != RoleView::Halted && !status.damaged,
             draining: *self.parts.draining.borrow(),
             env,

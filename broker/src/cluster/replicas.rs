@@ -189,7 +189,7 @@ impl ClusterTask {
             if let Err(error) = tombstones::acknowledge(&*registry, topic, me).await {
                 tracing::warn!(%topic, %error, "cannot confirm the deletion of a topic");
             }
-            Done::TombstoneDone(topic)
+            Done::BestEffort
         }));
     }
 }
@@ -199,6 +199,7 @@ fn first_status(member: Member, opened: &Opened) -> PartitionStatus {
         role: RoleView::Idle,
         member,
         epoch: opened.recovered.highest_epoch,
+        version: -1,
         log_start: opened.recovered.start,
         log_end: opened.recovered.end,
         high_watermark: Offset::ZERO,

@@ -70,7 +70,6 @@ pub(super) enum Done {
     Left(TopicPartition),
     Opened { id: TopicPartition, result: Result<Opened, LogError> },
     Closed(TopicPartition, Result<(), LogError>),
-    TombstoneDone(TopicId),
     BestEffort,
 }
 
@@ -260,7 +259,7 @@ impl ClusterTask {
             Done::Left(id) => self.left(id),
             Done::Opened { id, result } => self.opened(id, result).await,
             Done::Closed(id, result) => self.closed(id, result),
-            Done::TombstoneDone(_) | Done::BestEffort => {}
+            Done::BestEffort => {}
         }
     }
 
@@ -336,7 +335,8 @@ impl ClusterTask {
         }
         self.settle_copy(id, &state.state);
         if self.copies.is_open(id) {
-            self.parts.shards.tell(id, ShardInput::Replica { id, input: Input::State(state) }).await;
+            self.parts.shards.tell(id, ShardInput::Replica { id, input: Input::State(state.clone()) }).await;
+            self.refresh_queue(id, &state);
             self.to_decide.insert(id);
         }
     }

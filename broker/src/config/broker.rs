@@ -98,12 +98,8 @@ settings! {
         reserve_bytes: u64 = 1024 * MIB;
         /// Memory for blocks read from disk.
         cache_bytes: u64 = 64 * MIB;
-        /// The most that the journal may hold before its oldest part is written out; recovery takes about a second per GiB.
-        journal_bytes_max: u64 = 512 * MIB;
         /// The most that one group commit takes together.
         commit_bytes_max: u64 = 16 * MIB;
-        /// How often topics with `flush = interval` are synced, in ms.
-        flush_interval_ms: u64 = 1_000;
     }
 }
 
@@ -164,8 +160,6 @@ settings! {
         healthy_leader_wait_ms: u64 = 2_000;
         /// A leader that reaches neither ZooKeeper nor any in-sync replica steps down after so long, in ms.
         isolated_ms: u64 = 3_000;
-        /// A leader with too few in-sync replicas resigns to another live candidate after so long, in ms.
-        resign_ms: u64 = 3_000;
         /// How often everything is read again from ZooKeeper, whatever the watches said, in ms.
         reread_ms: u64 = 30_000;
         /// How long a connection to a peer may take, in ms.
@@ -289,9 +283,7 @@ impl LogConfig {
         if self.dir.as_os_str().is_empty() {
             problems.missing("log.dir", "it has to be the path of a directory");
         }
-        problems.range("log.journal_bytes_max", self.journal_bytes_max, 64 * MIB..=64 * 1024 * MIB);
         problems.range("log.commit_bytes_max", self.commit_bytes_max, MIB..=256 * MIB);
-        problems.range("log.flush_interval_ms", self.flush_interval_ms, 10..=3_600_000);
     }
 }
 
@@ -338,7 +330,6 @@ impl TimingConfig {
             ("timing.election_interval_ms", self.election_interval_ms),
             ("timing.healthy_leader_wait_ms", self.healthy_leader_wait_ms),
             ("timing.isolated_ms", self.isolated_ms),
-            ("timing.resign_ms", self.resign_ms),
             ("timing.reread_ms", self.reread_ms),
             ("timing.connect_ms", self.connect_ms),
             ("timing.request_ms", self.request_ms),

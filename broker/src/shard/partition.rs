@@ -79,11 +79,13 @@ impl Partition {
 
 /// What is shown of a replica.
 pub(super) fn status_of(replica: &Replica) -> PartitionStatus {
+    let version = replica.known().map_or(-1, |known| known.version);
     let known = replica.known().map(|known| &known.state);
     PartitionStatus {
         role: replica.role(),
         member: replica.member(),
         epoch: replica.epoch(),
+        version,
         log_start: replica.log_start(),
         log_end: replica.log_end(),
         high_watermark: replica.high_watermark(),

@@ -549,7 +549,7 @@ impl Shard {
                     self.step(id, Input::Durable { term, end });
                 }
             }
-            Err(LogError::Full { .. }) => {
+            Err(LogError::Full { .. } | LogError::Overloaded { .. }) => {
                 for Mark { id, term, .. } in marks {
                     tracing::warn!(partition = %id, "the disk is full: this copy stops taking records");
                     if let Some(partition) = self.partitions.get(&id) {

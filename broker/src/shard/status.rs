@@ -14,6 +14,8 @@ pub struct PartitionStatus {
     pub role: RoleView,
     pub member: Member,
     pub epoch: Epoch,
+    /// The version of the registry's state that the replica has taken in; −1 before the first.
+    pub version: i32,
     pub log_start: Offset,
     pub log_end: Offset,
     /// Readers may see everything below it.
