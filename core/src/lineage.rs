@@ -20,14 +20,8 @@ impl Lineage {
     /// # Errors
     /// [`NotALineage`] if the entries do not rise.
     pub fn from_entries(entries: Vec<(Epoch, Offset)>) -> Result<Self, NotALineage> {
-        let rises = entries
-            .windows(2)
-            .all(|w| w[0].0 < w[1].0 && w[0].1 < w[1].1);
-        if rises {
-            Ok(Self { entries })
-        } else {
-            Err(NotALineage)
-        }
+        let rises = entries.windows(2).all(|w| w[0].0 < w[1].0 && w[0].1 < w[1].1);
+        if rises { Ok(Self { entries }) } else { Err(NotALineage) }
     }
 
     #[must_use]
@@ -49,10 +43,7 @@ impl Lineage {
         match self.last_epoch() {
             Some(last) if last == epoch => false,
             last => {
-                assert!(
-                    last < Some(epoch),
-                    "a log never goes back to an older epoch"
-                );
+                assert!(last < Some(epoch), "a log never goes back to an older epoch");
                 self.entries.push((epoch, base));
                 true
             }
@@ -70,10 +61,7 @@ impl Lineage {
         let Some(known) = start.0.checked_sub(1).map(Offset) else {
             return;
         };
-        let keep = self
-            .entries
-            .partition_point(|(_, first)| *first <= known)
-            .saturating_sub(1);
+        let keep = self.entries.partition_point(|(_, first)| *first <= known).saturating_sub(1);
         self.entries.drain(..keep);
         if let Some(first) = self.entries.first_mut() {
             first.1 = first.1.max(known);
@@ -84,10 +72,7 @@ impl Lineage {
     #[must_use]
     pub fn at(&self, offset: Offset) -> Option<(Epoch, Offset)> {
         let after = self.entries.partition_point(|(_, start)| *start <= offset);
-        after
-            .checked_sub(1)
-            .and_then(|index| self.entries.get(index))
-            .copied()
+        after.checked_sub(1).and_then(|index| self.entries.get(index)).copied()
     }
 
     /// The offset after the last record written in `epoch` or an older one (KIP-101's
@@ -105,9 +90,13 @@ impl Lineage {
     pub fn common_end(&self, end: Offset, other: &Self, other_end: Offset) -> Offset {
         let mut n = end.min(other_end);
         while let Some(last) = n.0.checked_sub(1).map(Offset) {
-            let (Some((mine, my_start)), Some((theirs, their_start))) =
-                (self.at(last), other.at(last))
-            else {
+            let Some((theirs, their_start)) = other.at(last) else {
+                // Where the other log begins nothing of it is kept, and what came before it
+                // was committed when it was given up.
+                let begins = other.entries.first().is_some_and(|(_, start)| *start == n);
+                return if begins { n } else { Offset::ZERO };
+            };
+            let Some((mine, my_start)) = self.at(last) else {
                 return Offset::ZERO;
             };
             if mine == theirs {
@@ -126,13 +115,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn lineage(entries: &[(u32, u64)]) -> Lineage {
-        Lineage::from_entries(
-            entries
-                .iter()
-                .map(|(e, o)| (Epoch(*e), Offset(*o)))
-                .collect(),
-        )
-        .unwrap()
+        Lineage::from_entries(entries.iter().map(|(e, o)| (Epoch(*e), Offset(*o))).collect()).unwrap()
     }
 
     /// A log as a list of epochs, one per offset.
@@ -149,18 +132,21 @@ mod tests {
         // KIP-279: one step back would keep offset 2, which epoch 2 wrote on one side only.
         let leader = of(&[1, 1, 3, 3]);
         let follower = of(&[1, 1, 2, 4]);
-        assert_eq!(
-            leader.common_end(Offset(4), &follower, Offset(4)),
-            Offset(2)
-        );
+        assert_eq!(leader.common_end(Offset(4), &follower, Offset(4)), Offset(2));
     }
 
     #[test]
     fn an_empty_log_agrees_on_nothing() {
-        assert_eq!(
-            of(&[]).common_end(Offset(0), &of(&[1, 1]), Offset(2)),
-            Offset(0)
-        );
+        assert_eq!(of(&[]).common_end(Offset(0), &of(&[1, 1]), Offset(2)), Offset(0));
+    }
+
+    #[test]
+    fn a_log_that_differs_from_its_start_on_is_cut_there() {
+        let leader = lineage(&[(1, 0), (2, 10)]);
+        let follower = lineage(&[(1, 10)]);
+        assert_eq!(leader.common_end(Offset(20), &follower, Offset(12)), Offset(10));
+        let beyond = lineage(&[(1, 30)]);
+        assert_eq!(leader.common_end(Offset(20), &beyond, Offset(35)), Offset(0));
     }
 
     #[test]
@@ -176,10 +162,7 @@ mod tests {
         assert_eq!(l, lineage(&[(3, 14), (4, 20)]));
         l.set_start(Offset(30));
         assert_eq!(l, lineage(&[(4, 29)]));
-        assert_eq!(
-            l.common_end(Offset(30), &lineage(&[(4, 3)]), Offset(30)),
-            Offset(30)
-        );
+        assert_eq!(l.common_end(Offset(30), &lineage(&[(4, 3)]), Offset(30)), Offset(30));
     }
 
     #[test]
