@@ -20,10 +20,7 @@ pub struct DetectorConfig {
 
 impl Default for DetectorConfig {
     fn default() -> Self {
-        Self {
-            heartbeat_ms: 250,
-            missed_max: 3,
-        }
+        Self { heartbeat_ms: 250, missed_max: 3 }
     }
 }
 
@@ -34,11 +31,7 @@ pub enum Observation {
     /// The registry does not list it any more: its session ended.
     Unregistered { broker: BrokerId },
     /// A heartbeat, or anything else on its stream.
-    Heard {
-        broker: BrokerId,
-        incarnation: Incarnation,
-        draining: bool,
-    },
+    Heard { broker: BrokerId, incarnation: Incarnation, draining: bool },
     /// Nobody listens on its port: the process is gone.
     Refused { broker: BrokerId },
     /// Another live broker's answer to [`Advice::Ask`].
@@ -50,10 +43,7 @@ pub enum Advice {
     /// The opinion of this broker changed.
     Changed { broker: BrokerId, health: Health },
     /// Ask the other live brokers whether they hear it.
-    Ask {
-        broker: BrokerId,
-        incarnation: Incarnation,
-    },
+    Ask { broker: BrokerId, incarnation: Incarnation },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,7 +51,8 @@ struct Watched {
     incarnation: Option<Incarnation>,
     heard_ms: u64,
     asked_ms: Option<u64>,
-    registered: bool,
+    /// Its session ended; until then nobody's silence is taken for its end unconfirmed.
+    unregistered: bool,
     peer: Peer,
 }
 
@@ -75,52 +66,38 @@ pub struct Detector {
 impl Detector {
     #[must_use]
     pub fn new(config: DetectorConfig) -> Self {
-        Self {
-            config,
-            watched: BTreeMap::new(),
-        }
+        Self { config, watched: BTreeMap::new() }
     }
 
     /// What is thought of every peer, for [`crate::replica::Env`].
     #[must_use]
     pub fn peers(&self) -> BTreeMap<BrokerId, Peer> {
-        self.watched
-            .iter()
-            .map(|(broker, watched)| (*broker, watched.peer))
-            .collect()
+        self.watched.iter().map(|(broker, watched)| (*broker, watched.peer)).collect()
     }
 
     #[must_use]
     pub fn health(&self, broker: BrokerId) -> Health {
-        self.watched
-            .get(&broker)
-            .map_or(Health::Unknown, |watched| watched.peer.health)
+        self.watched.get(&broker).map_or(Health::Unknown, |watched| watched.peer.health)
     }
 
     /// Whether this broker heard that process within the last heartbeats: the answer to a
     /// peer that asks.
     #[must_use]
     pub fn hears(&self, broker: BrokerId, incarnation: Incarnation, now_ms: u64) -> bool {
-        self.watched.get(&broker).is_some_and(|watched| {
-            watched.peer.health == Health::Alive(incarnation) && !self.overdue(watched, now_ms)
-        })
+        self.watched
+            .get(&broker)
+            .is_some_and(|watched| watched.peer.health == Health::Alive(incarnation) && !self.overdue(watched, now_ms))
     }
 
     pub fn observe(&mut self, observation: Observation, now_ms: u64, out: &mut Vec<Advice>) {
         match observation {
-            Observation::Registered { broker } => self.entry(broker, now_ms).registered = true,
+            Observation::Registered { broker } => self.entry(broker, now_ms).unregistered = false,
             Observation::Unregistered { broker } => self.unregistered(broker, now_ms, out),
-            Observation::Heard {
-                broker,
-                incarnation,
-                draining,
-            } => {
+            Observation::Heard { broker, incarnation, draining } => {
                 self.heard(broker, incarnation, draining, now_ms, out);
             }
             Observation::Refused { broker } => self.judge(broker, Health::Dead, now_ms, out),
-            Observation::Answer { broker, hears_it } => {
-                self.answered(broker, hears_it, now_ms, out)
-            }
+            Observation::Answer { broker, hears_it } => self.answered(broker, hears_it, now_ms, out),
         }
     }
 
@@ -129,22 +106,20 @@ impl Detector {
         let heartbeat_ms = self.config.heartbeat_ms;
         let limit_ms = heartbeat_ms * self.config.missed_max;
         for (broker, watched) in &mut self.watched {
-            let (Health::Alive(incarnation), Some(_)) = (watched.peer.health, watched.incarnation)
-            else {
+            let (Health::Alive(incarnation), Some(_)) = (watched.peer.health, watched.incarnation) else {
                 continue;
             };
             if now_ms.saturating_sub(watched.heard_ms) < limit_ms {
                 continue;
             }
-            if watched
-                .asked_ms
-                .is_none_or(|asked| now_ms.saturating_sub(asked) >= heartbeat_ms)
-            {
+            if watched.unregistered {
+                watched.peer.health = Health::Silent;
+                out.push(Advice::Changed { broker: *broker, health: Health::Silent });
+                continue;
+            }
+            if watched.asked_ms.is_none_or(|asked| now_ms.saturating_sub(asked) >= heartbeat_ms) {
                 watched.asked_ms = Some(now_ms);
-                out.push(Advice::Ask {
-                    broker: *broker,
-                    incarnation,
-                });
+                out.push(Advice::Ask { broker: *broker, incarnation });
             }
         }
     }
@@ -158,11 +133,8 @@ impl Detector {
             incarnation: None,
             heard_ms: now_ms,
             asked_ms: None,
-            registered: false,
-            peer: Peer {
-                health: Health::Unknown,
-                draining: false,
-            },
+            unregistered: false,
+            peer: Peer { health: Health::Unknown, draining: false },
         })
     }
 
@@ -200,9 +172,8 @@ impl Detector {
     fn unregistered(&mut self, broker: BrokerId, now_ms: u64, out: &mut Vec<Advice>) {
         let limit_ms = self.config.heartbeat_ms * self.config.missed_max;
         let watched = self.entry(broker, now_ms);
-        watched.registered = false;
-        let silent =
-            now_ms.saturating_sub(watched.heard_ms) >= limit_ms || watched.incarnation.is_none();
+        watched.unregistered = true;
+        let silent = now_ms.saturating_sub(watched.heard_ms) >= limit_ms || watched.incarnation.is_none();
         let given_up = matches!(watched.peer.health, Health::Dead | Health::Silent);
         if silent && !given_up {
             self.judge(broker, Health::Silent, now_ms, out);
@@ -229,15 +200,7 @@ mod tests {
 
     fn heard(detector: &mut Detector, incarnation: Incarnation, now_ms: u64) -> Vec<Advice> {
         let mut out = Vec::new();
-        detector.observe(
-            Observation::Heard {
-                broker: B,
-                incarnation,
-                draining: false,
-            },
-            now_ms,
-            &mut out,
-        );
+        detector.observe(Observation::Heard { broker: B, incarnation, draining: false }, now_ms, &mut out);
         out
     }
 
@@ -259,15 +222,9 @@ mod tests {
         heard(&mut d, I, 0);
         assert_eq!(
             observe(&mut d, Observation::Refused { broker: B }, 10),
-            [Advice::Changed {
-                broker: B,
-                health: Health::Dead
-            }]
+            [Advice::Changed { broker: B, health: Health::Dead }]
         );
-        assert!(
-            observe(&mut d, Observation::Refused { broker: B }, 20).is_empty(),
-            "said once"
-        );
+        assert!(observe(&mut d, Observation::Refused { broker: B }, 20).is_empty(), "said once");
     }
 
     #[test]
@@ -275,39 +232,13 @@ mod tests {
         let mut d = Detector::new(DetectorConfig::default());
         heard(&mut d, I, 0);
         assert!(tick(&mut d, 749).is_empty());
-        assert_eq!(
-            tick(&mut d, 750),
-            [Advice::Ask {
-                broker: B,
-                incarnation: I
-            }]
-        );
+        assert_eq!(tick(&mut d, 750), [Advice::Ask { broker: B, incarnation: I }]);
         assert!(tick(&mut d, 800).is_empty(), "asked once per heartbeat");
-        assert!(
-            observe(
-                &mut d,
-                Observation::Answer {
-                    broker: B,
-                    hears_it: true
-                },
-                810
-            )
-            .is_empty()
-        );
+        assert!(observe(&mut d, Observation::Answer { broker: B, hears_it: true }, 810).is_empty());
         assert_eq!(d.health(B), Health::Alive(I));
         assert_eq!(
-            observe(
-                &mut d,
-                Observation::Answer {
-                    broker: B,
-                    hears_it: false
-                },
-                820
-            ),
-            [Advice::Changed {
-                broker: B,
-                health: Health::Silent
-            }]
+            observe(&mut d, Observation::Answer { broker: B, hears_it: false }, 820),
+            [Advice::Changed { broker: B, health: Health::Silent }]
         );
     }
 
@@ -317,17 +248,7 @@ mod tests {
         heard(&mut d, I, 0);
         tick(&mut d, 750);
         heard(&mut d, I, 760);
-        assert!(
-            observe(
-                &mut d,
-                Observation::Answer {
-                    broker: B,
-                    hears_it: false
-                },
-                770
-            )
-            .is_empty()
-        );
+        assert!(observe(&mut d, Observation::Answer { broker: B, hears_it: false }, 770).is_empty());
     }
 
     #[test]
@@ -337,11 +258,16 @@ mod tests {
         tick(&mut d, 4_000);
         assert_eq!(
             observe(&mut d, Observation::Unregistered { broker: B }, 4_100),
-            [Advice::Changed {
-                broker: B,
-                health: Health::Silent
-            }]
+            [Advice::Changed { broker: B, health: Health::Silent }]
         );
+    }
+
+    #[test]
+    fn a_session_that_ends_before_the_silence_was_noticed_still_decides() {
+        let mut d = Detector::new(DetectorConfig::default());
+        heard(&mut d, I, 0);
+        assert!(observe(&mut d, Observation::Unregistered { broker: B }, 500).is_empty());
+        assert_eq!(tick(&mut d, 750), [Advice::Changed { broker: B, health: Health::Silent }]);
     }
 
     #[test]
@@ -356,13 +282,7 @@ mod tests {
         let mut d = Detector::new(DetectorConfig::default());
         heard(&mut d, I, 0);
         let other = Incarnation(8);
-        assert_eq!(
-            heard(&mut d, other, 10),
-            [Advice::Changed {
-                broker: B,
-                health: Health::Alive(other)
-            }]
-        );
+        assert_eq!(heard(&mut d, other, 10), [Advice::Changed { broker: B, health: Health::Alive(other) }]);
         assert!(!d.hears(B, I, 11), "the old process is not heard");
         assert!(d.hears(B, other, 11));
     }
