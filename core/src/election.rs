@@ -4,9 +4,9 @@
 //! nothing is asked or waited for. The order of the queue only keeps everybody from trying at
 //! once.
 
-use crate::ids::{BrokerId, CandidateSeq, Incarnation, Member};
+use crate::ids::{BrokerId, CandidateSeq, Epoch, Incarnation, Member};
 use crate::partition::PartitionState;
-use crate::replica::{Env, Health};
+use crate::replica::{Env, Health, Mutation};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ElectionConfig {
@@ -19,6 +19,21 @@ pub struct ElectionConfig {
     pub detector_pause_ms: u64,
     /// A new partition's preferred leader has so long before others try.
     pub hint_ms: u64,
+    #[cfg(any(test, feature = "mutations"))]
+    pub mutations: crate::replica::Mutations,
+}
+
+impl ElectionConfig {
+    #[cfg(any(test, feature = "mutations"))]
+    fn lacks(&self, rule: Mutation) -> bool {
+        self.mutations.has(rule)
+    }
+
+    #[cfg(not(any(test, feature = "mutations")))]
+    #[inline(always)]
+    fn lacks(&self, _: Mutation) -> bool {
+        false
+    }
 }
 
 impl Default for ElectionConfig {
@@ -28,6 +43,8 @@ impl Default for ElectionConfig {
             healthy_leader_ms: 2_000,
             detector_pause_ms: 2_000,
             hint_ms: 500,
+            #[cfg(any(test, feature = "mutations"))]
+            mutations: crate::replica::Mutations::default(),
         }
     }
 }
@@ -88,22 +105,18 @@ pub enum Decision {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Elector {
     triggered: Option<(Trigger, u64)>,
-    detector_elected_ms: Option<u64>,
+    /// When the detector last caused an election here, and the epoch that it was to end.
+    detector_elected: Option<(Epoch, u64)>,
 }
 
 impl Elector {
     /// To be called whenever anything of the view changed, and when a wait is over.
     pub fn decide(&mut self, view: &View<'_>, config: &ElectionConfig) -> Decision {
-        let mine = view
-            .candidates
-            .iter()
-            .find(|c| c.incarnation == view.incarnation && c.member == view.me);
-        let may_stand = view.eligible && !view.draining && view.state.in_isr(&view.me);
+        let mine = view.candidates.iter().find(|c| c.incarnation == view.incarnation && c.member == view.me);
+        let in_sync = view.state.in_isr(&view.me) || config.lacks(Mutation::WinnerOutsideIsr);
+        let may_stand = view.eligible && !view.draining && in_sync;
         let Some(mine) = mine else {
-            let ghosts = view
-                .candidates
-                .iter()
-                .any(|c| c.incarnation == view.incarnation);
+            let ghosts = view.candidates.iter().any(|c| c.incarnation == view.incarnation);
             // A node under an older generation of this copy is one that may not lead ★.
             return if ghosts && !may_stand {
                 Decision::Leave
@@ -113,6 +126,9 @@ impl Elector {
                 Decision::Nothing
             };
         };
+        if !may_stand && config.lacks(Mutation::IneligibleStays) {
+            return Decision::Nothing;
+        }
         if !may_stand {
             // A candidate that is not eligible would block those behind it ★.
             return Decision::Leave;
@@ -124,19 +140,10 @@ impl Elector {
         self.when(view, mine.seq, trigger, config)
     }
 
-    fn when(
-        &mut self,
-        view: &View<'_>,
-        mine: CandidateSeq,
-        trigger: Trigger,
-        config: &ElectionConfig,
-    ) -> Decision {
+    fn when(&mut self, view: &View<'_>, mine: CandidateSeq, trigger: Trigger, config: &ElectionConfig) -> Decision {
         let now = view.env.now_ms;
         if trigger == Trigger::OwnSession {
-            return Decision::Elect {
-                candidate: mine,
-                trigger,
-            };
+            return Decision::Elect { candidate: mine, trigger };
         }
         let since = match self.triggered {
             Some((known, since)) if known == trigger => since,
@@ -145,13 +152,14 @@ impl Elector {
         self.triggered = Some((trigger, since));
         let mut due = since + config.step_ms * position(view, mine);
         match trigger {
-            Trigger::CandidateGone if leader_is_heard(view) => {
-                due = due.max(since + config.healthy_leader_ms)
-            }
+            Trigger::CandidateGone if leader_is_heard(view) => due = due.max(since + config.healthy_leader_ms),
             Trigger::Detector => {
-                let earliest = self
-                    .detector_elected_ms
-                    .map_or(0, |last| last + config.detector_pause_ms);
+                // An attempt that lost against another write ended no epoch: it may be repeated
+                // soon.
+                let earliest = self.detector_elected.map_or(0, |(epoch, last)| {
+                    let failed = epoch == view.state.epoch;
+                    last + if failed { config.step_ms } else { config.detector_pause_ms }
+                });
                 due = due.max(earliest);
             }
             Trigger::NoLeader => due = self.after_hint(view, since, due, config),
@@ -161,23 +169,18 @@ impl Elector {
             return Decision::WaitUntil(due);
         }
         if trigger == Trigger::Detector {
-            self.detector_elected_ms = Some(now);
+            self.detector_elected = Some((view.state.epoch, now));
         }
         // If the write fails, the next decision waits anew.
         self.triggered = None;
-        Decision::Elect {
-            candidate: mine,
-            trigger,
-        }
+        Decision::Elect { candidate: mine, trigger }
     }
 
     /// The one that was named goes at once; the others let it go first if it can.
     fn after_hint(&self, view: &View<'_>, since: u64, due: u64, config: &ElectionConfig) -> u64 {
         match view.state.hint {
             Some(hint) if hint == view.me.broker => since,
-            Some(hint) if !view.env.is_gone(hint) && view.state.isr_member(hint).is_some() => {
-                due + config.hint_ms
-            }
+            Some(hint) if !view.env.is_gone(hint) && view.state.isr_member(hint).is_some() => due + config.hint_ms,
             _ => due,
         }
     }
@@ -201,17 +204,12 @@ fn trigger(view: &View<'_>, mine: CandidateSeq) -> Option<Trigger> {
     if given_up {
         return Some(Trigger::Detector);
     }
-    let stands = view
-        .candidates
-        .iter()
-        .any(|c| c.seq == leader.candidate && c.incarnation == leader.incarnation);
+    let stands = view.candidates.iter().any(|c| c.seq == leader.candidate && c.incarnation == leader.incarnation);
     (!stands).then_some(Trigger::CandidateGone)
 }
 
 fn leader_is_heard(view: &View<'_>) -> bool {
-    view.state
-        .leader
-        .is_some_and(|l| view.env.health(l.broker) == Health::Alive(l.incarnation))
+    view.state.leader.is_some_and(|l| view.env.health(l.broker) == Health::Alive(l.incarnation))
 }
 
 /// How many live candidates in the in-sync replicas stand before this one.
@@ -241,11 +239,7 @@ mod tests {
     use crate::replica::Peer;
 
     fn member(broker: u32) -> Member {
-        Member {
-            broker: BrokerId(broker),
-            disk: DiskId(u128::from(broker)),
-            generation: Generation(0),
-        }
+        Member { broker: BrokerId(broker), disk: DiskId(u128::from(broker)), generation: Generation(0) }
     }
 
     fn incarnation(broker: u32) -> Incarnation {
@@ -253,11 +247,7 @@ mod tests {
     }
 
     fn candidate(seq: i64, broker: u32) -> Candidate {
-        Candidate {
-            seq: CandidateSeq(seq),
-            member: member(broker),
-            incarnation: incarnation(broker),
-        }
+        Candidate { seq: CandidateSeq(seq), member: member(broker), incarnation: incarnation(broker) }
     }
 
     fn state(leader: Option<(u32, i64)>, isr: &[u32]) -> PartitionState {
@@ -275,23 +265,8 @@ mod tests {
     }
 
     fn env(now_ms: u64, health: &[(u32, Health)]) -> Env {
-        let peers = health
-            .iter()
-            .map(|(b, h)| {
-                (
-                    BrokerId(*b),
-                    Peer {
-                        health: *h,
-                        draining: false,
-                    },
-                )
-            })
-            .collect();
-        Env {
-            now_ms,
-            peers,
-            registry_connected: true,
-        }
+        let peers = health.iter().map(|(b, h)| (BrokerId(*b), Peer { health: *h, draining: false })).collect();
+        Env { now_ms, peers, registry_connected: true }
     }
 
     struct Case<'a> {
@@ -320,9 +295,7 @@ mod tests {
     const ALL: [(i64, u32); 3] = [(0, 1), (1, 2), (2, 3)];
 
     fn queue() -> Vec<Candidate> {
-        ALL.iter()
-            .map(|(seq, broker)| candidate(*seq, *broker))
-            .collect()
+        ALL.iter().map(|(seq, broker)| candidate(*seq, *broker)).collect()
     }
 
     fn alive(broker: u32) -> (u32, Health) {
@@ -334,35 +307,17 @@ mod tests {
         let state = state(Some((1, 0)), &[1, 2, 3]);
         let (queue, mut second, mut third) = (queue(), Elector::default(), Elector::default());
         let world = || env(1_000, &[(1, Health::Dead), alive(2), alive(3)]);
-        let case = Case {
-            me: 2,
-            state: &state,
-            candidates: &queue,
-            env: world(),
-        };
-        let elect = Decision::Elect {
-            candidate: CandidateSeq(1),
-            trigger: Trigger::Detector,
-        };
+        let case = Case { me: 2, state: &state, candidates: &queue, env: world() };
+        let elect = Decision::Elect { candidate: CandidateSeq(1), trigger: Trigger::Detector };
         assert_eq!(case.decide(&mut second), elect);
-        let case = Case {
-            me: 3,
-            state: &state,
-            candidates: &queue,
-            env: world(),
-        };
+        let case = Case { me: 3, state: &state, candidates: &queue, env: world() };
         assert_eq!(case.decide(&mut third), Decision::WaitUntil(1_100));
     }
 
     #[test]
     fn who_is_not_in_sync_never_elects_itself_and_leaves_the_queue() {
         let state = state(None, &[1, 2]);
-        let case = Case {
-            me: 3,
-            state: &state,
-            candidates: &queue(),
-            env: env(0, &[]),
-        };
+        let case = Case { me: 3, state: &state, candidates: &queue(), env: env(0, &[]) };
         assert_eq!(case.decide(&mut Elector::default()), Decision::Leave);
     }
 
@@ -370,12 +325,7 @@ mod tests {
     fn another_disk_of_the_same_broker_is_not_in_sync() {
         let mut state = state(None, &[1, 2, 3]);
         state.isr[2].disk = DiskId(99);
-        let case = Case {
-            me: 3,
-            state: &state,
-            candidates: &[],
-            env: env(0, &[]),
-        };
+        let case = Case { me: 3, state: &state, candidates: &[], env: env(0, &[]) };
         assert_eq!(case.decide(&mut Elector::default()), Decision::Nothing);
     }
 
@@ -383,16 +333,8 @@ mod tests {
     fn a_candidate_behind_one_that_may_not_lead_goes_at_once() {
         // Broker 1 stands first but is not in sync: it must not hold up broker 2.
         let state = state(None, &[2, 3]);
-        let case = Case {
-            me: 2,
-            state: &state,
-            candidates: &queue(),
-            env: env(0, &[alive(1), alive(3)]),
-        };
-        let elect = Decision::Elect {
-            candidate: CandidateSeq(1),
-            trigger: Trigger::NoLeader,
-        };
+        let case = Case { me: 2, state: &state, candidates: &queue(), env: env(0, &[alive(1), alive(3)]) };
+        let elect = Decision::Elect { candidate: CandidateSeq(1), trigger: Trigger::NoLeader };
         assert_eq!(case.decide(&mut Elector::default()), elect);
     }
 
@@ -401,55 +343,31 @@ mod tests {
         let state = state(Some((1, 0)), &[1, 2, 3]);
         let without: Vec<_> = queue().into_iter().skip(1).collect();
         let mut elector = Elector::default();
-        let mut case = Case {
-            me: 2,
-            state: &state,
-            candidates: &without,
-            env: env(500, &[alive(1), alive(3)]),
-        };
+        let mut case = Case { me: 2, state: &state, candidates: &without, env: env(500, &[alive(1), alive(3)]) };
         assert_eq!(case.decide(&mut elector), Decision::WaitUntil(2_500));
         case.env.now_ms = 2_500;
-        assert!(matches!(
-            case.decide(&mut elector),
-            Decision::Elect {
-                trigger: Trigger::CandidateGone,
-                ..
-            }
-        ));
+        assert!(matches!(case.decide(&mut elector), Decision::Elect { trigger: Trigger::CandidateGone, .. }));
     }
 
     #[test]
     fn a_restarted_leader_is_given_up_by_its_incarnation() {
         let state = state(Some((1, 0)), &[1, 2, 3]);
         let world = env(0, &[(1, Health::Alive(Incarnation(999))), alive(3)]);
-        let case = Case {
-            me: 2,
-            state: &state,
-            candidates: &queue(),
-            env: world,
-        };
-        assert!(matches!(
-            case.decide(&mut Elector::default()),
-            Decision::Elect {
-                trigger: Trigger::Detector,
-                ..
-            }
-        ));
+        let case = Case { me: 2, state: &state, candidates: &queue(), env: world };
+        assert!(matches!(case.decide(&mut Elector::default()), Decision::Elect { trigger: Trigger::Detector, .. }));
     }
 
     #[test]
     fn the_detector_causes_one_election_in_two_seconds() {
         let state = state(Some((1, 0)), &[1, 2, 3]);
+        let later = PartitionState { epoch: Epoch(4), ..state.clone() };
         let queue = queue();
         let mut elector = Elector::default();
-        let mut case = Case {
-            me: 2,
-            state: &state,
-            candidates: &queue,
-            env: env(0, &[(1, Health::Silent)]),
-        };
+        let mut case = Case { me: 2, state: &state, candidates: &queue, env: env(0, &[(1, Health::Silent)]) };
         assert!(matches!(case.decide(&mut elector), Decision::Elect { .. }));
         case.env.now_ms = 10;
+        assert_eq!(case.decide(&mut elector), Decision::WaitUntil(100), "the write lost");
+        case.state = &later;
         assert_eq!(case.decide(&mut elector), Decision::WaitUntil(2_000));
     }
 
@@ -457,16 +375,8 @@ mod tests {
     fn a_new_session_elects_itself_again() {
         let state = state(Some((2, 1)), &[1, 2, 3]);
         let requeued = [candidate(0, 1), candidate(7, 2)];
-        let case = Case {
-            me: 2,
-            state: &state,
-            candidates: &requeued,
-            env: env(0, &[alive(1)]),
-        };
-        let elect = Decision::Elect {
-            candidate: CandidateSeq(7),
-            trigger: Trigger::OwnSession,
-        };
+        let case = Case { me: 2, state: &state, candidates: &requeued, env: env(0, &[alive(1)]) };
+        let elect = Decision::Elect { candidate: CandidateSeq(7), trigger: Trigger::OwnSession };
         assert_eq!(case.decide(&mut Elector::default()), elect);
     }
 
@@ -475,25 +385,9 @@ mod tests {
         let mut state = state(None, &[1, 2, 3]);
         state.hint = Some(BrokerId(3));
         let queue = queue();
-        let case = Case {
-            me: 3,
-            state: &state,
-            candidates: &queue,
-            env: env(0, &[alive(1), alive(2)]),
-        };
-        assert!(matches!(
-            case.decide(&mut Elector::default()),
-            Decision::Elect { .. }
-        ));
-        let case = Case {
-            me: 1,
-            state: &state,
-            candidates: &queue,
-            env: env(0, &[alive(3), alive(2)]),
-        };
-        assert_eq!(
-            case.decide(&mut Elector::default()),
-            Decision::WaitUntil(500)
-        );
+        let case = Case { me: 3, state: &state, candidates: &queue, env: env(0, &[alive(1), alive(2)]) };
+        assert!(matches!(case.decide(&mut Elector::default()), Decision::Elect { .. }));
+        let case = Case { me: 1, state: &state, candidates: &queue, env: env(0, &[alive(3), alive(2)]) };
+        assert_eq!(case.decide(&mut Elector::default()), Decision::WaitUntil(500));
     }
 }

@@ -56,8 +56,8 @@ pub enum Input {
     },
     /// An [`Effect::SaveEpoch`] is on stable storage.
     EpochSaved(Epoch),
-    /// An [`Effect::Truncate`] or [`Effect::Restart`] is on stable storage, and this is the
-    /// producers' state rebuilt for what is left.
+    /// An [`Effect::Truncate`] or [`Effect::Restart`] is on stable storage, with everything
+    /// before it that it leaves, and this is the producers' state rebuilt for what is left.
     LogChanged {
         term: LogTerm,
         producers: ProducerTable,
@@ -89,6 +89,14 @@ pub enum Input {
     },
     /// Retention moved the log's start.
     LogStart(Offset),
+    /// An operator chose another copy: lead and acknowledge nothing more up to this epoch.
+    Fence {
+        epoch: Epoch,
+    },
+    /// An [`Effect::Append`] was refused for want of space; nothing of it was written.
+    AppendFailed {
+        term: LogTerm,
+    },
     /// The log failed: never lead or acknowledge again in this process.
     StorageFailed(String),
 }
@@ -198,9 +206,6 @@ pub struct Refusal {
 impl Refusal {
     #[must_use]
     pub fn new(code: ErrorCode, cause: impl Into<String>) -> Self {
-        Self {
-            code,
-            cause: cause.into(),
-        }
+        Self { code, cause: cause.into() }
     }
 }

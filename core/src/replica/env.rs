@@ -36,9 +36,7 @@ pub struct Env {
 impl Env {
     #[must_use]
     pub fn health(&self, broker: BrokerId) -> Health {
-        self.peers
-            .get(&broker)
-            .map_or(Health::Unknown, |peer| peer.health)
+        self.peers.get(&broker).map_or(Health::Unknown, |peer| peer.health)
     }
 
     #[must_use]

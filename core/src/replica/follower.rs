@@ -4,8 +4,7 @@ use crate::batch::BatchHeader;
 use crate::ids::{BrokerId, Epoch, Offset};
 use crate::lineage::Lineage;
 use crate::replica::{
-    Ack, Announce, Append, Effect, Env, Flow, Hello, HelloReply, HelloVerdict, Message, Replica,
-    Role, Stream,
+    Ack, Announce, Append, Effect, Env, Flow, Hello, HelloReply, HelloVerdict, Message, Mutation, Replica, Role, Stream,
 };
 
 /// How far the follower is with its leader.
@@ -40,13 +39,7 @@ impl Follower {
 
 impl Replica {
     /// Follows `leader` in `epoch`, unless it does already.
-    pub(super) fn follow(
-        &mut self,
-        epoch: Epoch,
-        leader: BrokerId,
-        env: &Env,
-        out: &mut Vec<Effect>,
-    ) {
+    pub(super) fn follow(&mut self, epoch: Epoch, leader: BrokerId, env: &Env, out: &mut Vec<Effect>) {
         if leader == self.member.broker {
             // An earlier incarnation of this broker: it is dead, and nobody resumes its place ★.
             return self.idle(epoch, out);
@@ -56,21 +49,11 @@ impl Replica {
         }
         self.leave_role("another broker leads now", out);
         self.raise_epoch(epoch, out);
-        self.role = Role::Follower(Follower {
-            leader,
-            epoch,
-            phase: Phase::Waiting,
-        });
+        self.role = Role::Follower(Follower { leader, epoch, phase: Phase::Waiting });
         self.greet(env, out);
     }
 
-    pub(super) fn announced(
-        &mut self,
-        from: BrokerId,
-        announce: Announce,
-        env: &Env,
-        out: &mut Vec<Effect>,
-    ) {
+    pub(super) fn announced(&mut self, from: BrokerId, announce: Announce, env: &Env, out: &mut Vec<Effect>) {
         let current = announce.leader.broker == from && announce.epoch >= self.highest_epoch;
         let leads_itself = matches!(&self.role, Role::Leader(l) if l.epoch == announce.epoch);
         if !current || leads_itself {
@@ -90,27 +73,31 @@ impl Replica {
         let Role::Follower(follower) = &mut self.role else {
             return;
         };
-        if self.saved_epoch < follower.epoch || self.log.changing {
+        let saved = self.saved_epoch >= follower.epoch || self.config.lacks(Mutation::ForgetHighestEpoch);
+        if !saved || self.log.changing {
             follower.phase = Phase::Waiting;
             return;
         }
+        if self.log.damaged {
+            self.log.damaged = false;
+            return self.empty_copy(Offset::ZERO, out);
+        }
         self.flow = Flow(self.flow.0 + 1);
-        follower.phase = Phase::Greeting {
-            since_ms: env.now_ms,
-        };
+        follower.phase = Phase::Greeting { since_ms: env.now_ms };
+        let (mut lineage, mut end) = (self.log.lineage.clone(), self.log.end);
+        if self.config.lacks(Mutation::TruncateToHighWatermark) {
+            end = self.high_watermark;
+            lineage.truncate(end);
+        }
         let hello = Hello {
             epoch: follower.epoch,
             member: self.member,
             incarnation: self.incarnation,
             flow: self.flow,
-            lineage: self.log.lineage.clone(),
-            end: self.log.end,
+            lineage,
+            end,
         };
-        out.push(Effect::Send {
-            to: follower.leader,
-            stream: Stream::Live,
-            message: Message::Hello(hello),
-        });
+        out.push(Effect::Send { to: follower.leader, stream: Stream::Live, message: Message::Hello(hello) });
     }
 
     /// Begins anew with the same leader: messages may have been lost.
@@ -118,32 +105,24 @@ impl Replica {
         self.greet(env, out);
     }
 
-    pub(super) fn hello_reply(
-        &mut self,
-        from: BrokerId,
-        reply: HelloReply,
-        env: &Env,
-        out: &mut Vec<Effect>,
-    ) {
+    pub(super) fn hello_reply(&mut self, from: BrokerId, reply: HelloReply, env: &Env, out: &mut Vec<Effect>) {
         if reply.epoch > self.highest_epoch {
             return self.fenced_by(reply.epoch, out);
         }
         let Role::Follower(follower) = &self.role else {
             return;
         };
+        let any_epoch = self.config.lacks(Mutation::HelloWithoutEpoch);
         let expected = follower.leader == from
-            && follower.epoch == reply.epoch
+            && (follower.epoch == reply.epoch || any_epoch)
             && reply.flow == self.flow
             && matches!(follower.phase, Phase::Greeting { .. });
         if !expected {
             return;
         }
         match reply.verdict {
-            HelloVerdict::Accepted {
-                truncate_to,
-                high_watermark,
-            } => {
-                self.accepted(truncate_to, high_watermark, out);
+            HelloVerdict::Accepted { truncate_to, high_watermark } => {
+                self.accepted(truncate_to, high_watermark, env, out);
             }
             HelloVerdict::RestartAt(start) => self.restart_at(start, env, out),
             HelloVerdict::Damaged => self.begin_generation(out),
@@ -152,8 +131,8 @@ impl Replica {
         }
     }
 
-    fn accepted(&mut self, truncate_to: Offset, high_watermark: Offset, out: &mut Vec<Effect>) {
-        if truncate_to > self.log.end || truncate_to < self.log.start {
+    fn accepted(&mut self, truncate_to: Offset, high_watermark: Offset, env: &Env, out: &mut Vec<Effect>) {
+        if truncate_to > self.log.end {
             return self.close_flow_until_tick();
         }
         if truncate_to == self.log.end {
@@ -161,49 +140,49 @@ impl Replica {
             self.raise_high_watermark(high_watermark, out);
             return self.acknowledge_to_leader(out);
         }
-        if truncate_to < self.high_watermark && !self.abandoned_by_unclean_election() {
+        let holds_records = self.log.start < self.log.end;
+        if truncate_to < self.high_watermark && holds_records && !self.abandoned_by_unclean_election() {
+            if self.knows_less_than_its_leader() {
+                // An unclean choice may be what is not known here yet: ask again after reading.
+                return out.push(Effect::ReadRegistry);
+            }
             let why = format!(
                 "epoch {} asks to truncate to {truncate_to}, below the high watermark {}",
                 self.highest_epoch, self.high_watermark
             );
             return self.halt(why, out);
         }
+        if truncate_to < self.log.start {
+            // All of this copy was abandoned, and what lies below it is not here.
+            return self.restart_at(truncate_to, env, out);
+        }
         self.high_watermark = self.high_watermark.min(truncate_to);
         self.set_phase(Phase::Cutting);
         let term = self.cut_log(truncate_to);
-        out.push(Effect::Truncate {
-            term,
-            to: truncate_to,
-        });
+        out.push(Effect::Truncate { term, to: truncate_to });
         self.raise_high_watermark(high_watermark, out);
     }
 
     /// Whether an operator chose another copy since this log was written: only then may
     /// records below the high watermark go.
     fn abandoned_by_unclean_election(&self) -> bool {
-        let unclean = self
-            .known
-            .as_ref()
-            .map_or(Epoch::NONE, |known| known.state.last_unclean_epoch);
-        self.log
-            .lineage
-            .last_epoch()
-            .is_some_and(|last| last < unclean)
+        let unclean = self.known.as_ref().map_or(Epoch::NONE, |known| known.state.last_unclean_epoch);
+        self.log.lineage.last_epoch().is_some_and(|last| last < unclean)
+    }
+
+    /// Its leader's epoch was announced before the registry showed it here.
+    fn knows_less_than_its_leader(&self) -> bool {
+        self.known.as_ref().is_none_or(|known| known.state.epoch < self.highest_epoch)
     }
 
     /// The leader's log begins above this copy's end: outside the in-sync replicas the copy is
     /// emptied; within them it lacks what it had acknowledged.
     fn restart_at(&mut self, start: Offset, env: &Env, out: &mut Vec<Effect>) {
-        let in_sync = self
-            .known
-            .as_ref()
-            .is_none_or(|known| known.state.in_isr(&self.member));
+        let in_sync = self.known.as_ref().is_none_or(|known| known.state.in_isr(&self.member));
         if in_sync && self.known.is_none() {
             // Announced before the registry was read here: ask again when it is known.
             out.push(Effect::ReadRegistry);
-            return self.set_phase(Phase::Greeting {
-                since_ms: env.now_ms,
-            });
+            return self.set_phase(Phase::Greeting { since_ms: env.now_ms });
         }
         if in_sync {
             return self.begin_generation(out);
@@ -225,11 +204,7 @@ impl Replica {
         self.log.durable = start;
         self.high_watermark = start;
         self.set_phase(Phase::Waiting);
-        out.push(Effect::Restart {
-            term,
-            generation: self.member.generation,
-            start,
-        });
+        out.push(Effect::Restart { term, generation: self.member.generation, start });
     }
 
     /// The log stands still again after a truncation or a restart.
@@ -245,19 +220,15 @@ impl Replica {
         }
     }
 
-    pub(super) fn append(
-        &mut self,
-        from: BrokerId,
-        append: Append,
-        env: &Env,
-        out: &mut Vec<Effect>,
-    ) {
+    pub(super) fn append(&mut self, from: BrokerId, append: Append, env: &Env, out: &mut Vec<Effect>) {
         let Role::Follower(follower) = &self.role else {
             return;
         };
         // Equal epoch, equal flow, and it continues this log exactly ★; a delayed message of
         // an older leader or attempt is dropped.
-        if follower.leader != from || follower.epoch != append.epoch || append.flow != self.flow {
+        let any_epoch = self.config.lacks(Mutation::HelloWithoutEpoch);
+        let current = follower.epoch == append.epoch || any_epoch;
+        if follower.leader != from || !current || append.flow != self.flow {
             return;
         }
         if follower.phase != Phase::Ready {
@@ -275,16 +246,20 @@ impl Replica {
 
     fn continues(&self, append: &Append) -> bool {
         let mut end = self.log.end;
-        let mut epoch = self.log.lineage.last_epoch().unwrap_or_default();
-        if append.base != end || append.previous_epoch != epoch {
+        let mut epoch = append.previous_epoch;
+        if self.config.lacks(Mutation::AppendAnywhere) {
+            return true;
+        }
+        // A copy that was emptied knows nothing of what came before its start.
+        let follows = match self.log.lineage.last_epoch() {
+            Some(last) => last == epoch,
+            None => self.log.start == end,
+        };
+        if append.base != end || !follows {
             return false;
         }
         for batch in &append.batches {
-            if batch.base != end
-                || batch.last < batch.base
-                || batch.epoch < epoch
-                || batch.epoch > append.epoch
-            {
+            if batch.base != end || batch.last < batch.base || batch.epoch < epoch || batch.epoch > append.epoch {
                 return false;
             }
             end = batch.end();
@@ -293,23 +268,25 @@ impl Replica {
         true
     }
 
-    /// Returns false, with nothing changed, if a header cannot be read.
+    /// Returns false, with nothing changed, if a header cannot be read or says something else
+    /// than the message.
     fn append_batches(&mut self, append: &Append, out: &mut Vec<Effect>) -> bool {
-        let headers: Result<Vec<_>, _> = append
-            .batches
-            .iter()
-            .map(|b| BatchHeader::parse(&b.bytes))
-            .collect();
+        let headers: Result<Vec<_>, _> = append.batches.iter().map(|b| BatchHeader::parse(&b.bytes)).collect();
         let Ok(headers) = headers else { return false };
+        let mut described = append.batches.iter().zip(&headers);
+        if !described.all(|(batch, header)| {
+            header.base_offset == batch.base
+                && header.last_offset() == batch.last
+                && header.leader_epoch == Some(batch.epoch)
+        }) {
+            return false;
+        }
         for (batch, header) in append.batches.iter().zip(&headers) {
             self.log.lineage.record(batch.epoch, batch.base);
             self.log.producers.applied(header, batch.base);
             self.log.end = batch.end();
         }
-        out.push(Effect::Append {
-            term: self.log.term,
-            batches: append.batches.clone(),
-        });
+        out.push(Effect::Append { term: self.log.term, batches: append.batches.clone() });
         true
     }
 
@@ -347,13 +324,9 @@ impl Replica {
             flow: self.flow,
             member: self.member,
             incarnation: self.incarnation,
-            durable_end: self.log.durable,
+            durable_end: if self.config.lacks(Mutation::AckBeforeFsync) { self.log.end } else { self.log.durable },
         };
-        out.push(Effect::Send {
-            to: follower.leader,
-            stream: Stream::Live,
-            message: Message::Ack(ack),
-        });
+        out.push(Effect::Send { to: follower.leader, stream: Stream::Live, message: Message::Ack(ack) });
     }
 
     pub(super) fn follower_tick(&mut self, env: &Env, out: &mut Vec<Effect>) {
@@ -363,8 +336,7 @@ impl Replica {
         let due = match follower.phase {
             Phase::Closed => true,
             Phase::Greeting { since_ms } => {
-                env.now_ms.saturating_sub(since_ms) >= self.config.hello_retry_ms
-                    && !env.is_gone(follower.leader)
+                env.now_ms.saturating_sub(since_ms) >= self.config.hello_retry_ms && !env.is_gone(follower.leader)
             }
             Phase::Waiting | Phase::Cutting | Phase::Ready => false,
         };

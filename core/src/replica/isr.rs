@@ -6,10 +6,13 @@
 use crate::ids::{BrokerId, Member};
 use crate::partition::{Assignment, PartitionState, VersionedState};
 use crate::replica::leader::{Leader, Resigning};
-use crate::replica::{Attempt, Effect, Env, Health, Replica, Role, WriteKind, WriteOutcome};
+use crate::replica::{Attempt, Effect, Env, Health, Mutation, Replica, ReplicaConfig, Role, WriteKind, WriteOutcome};
 
 /// How long a successor may take to have everything before the leader goes on leading.
 const RESIGN_MAX_MS: u64 = 5_000;
+
+/// ZooKeeper's word for a write that checks no version.
+const ANY_VERSION: i32 = -1;
 
 /// After a refusal nobody is asked in for this long.
 const JOIN_PAUSE_MS: u64 = 500;
@@ -24,25 +27,36 @@ pub(super) struct PendingWrite {
     state: PartitionState,
     /// The in-sync replicas of every attempt at this version that may yet take effect.
     targets: Vec<Vec<Member>>,
+    /// An earlier attempt at this version may yet take effect.
+    follows_unknown: bool,
     /// False: the outcome was unknown, and the write is tried again after the next read.
     in_flight: bool,
 }
 
+#[cfg(test)]
+impl PendingWrite {
+    pub(super) fn targets(&self) -> impl Iterator<Item = &Member> {
+        self.targets.iter().flatten()
+    }
+}
+
 impl Leader {
     /// Members that every outcome leaves in: the ones that count towards the minimum.
-    pub(super) fn confirmed(&self) -> usize {
-        let kept = |m: &&Member| {
-            self.pending
-                .iter()
-                .all(|p| p.targets.iter().all(|t| t.contains(*m)))
-        };
+    pub(super) fn confirmed(&self, config: &ReplicaConfig) -> usize {
+        if config.lacks(Mutation::ShrinkBeforeConfirmation) {
+            return self.pending.as_ref().map_or(self.isr.len(), |p| p.state.isr.len());
+        }
+        let kept = |m: &&Member| self.pending.iter().all(|p| p.targets.iter().all(|t| t.contains(*m)));
         self.isr.iter().filter(kept).count()
     }
 
     /// Members that any outcome may name: all of them have to have a record before it is safe.
-    pub(super) fn must_have(&self) -> impl Iterator<Item = &Member> {
-        let pending = self.pending.iter().flat_map(|p| p.targets.iter().flatten());
-        self.isr.iter().chain(pending)
+    pub(super) fn must_have(&self, config: &ReplicaConfig) -> impl Iterator<Item = &Member> {
+        let early = config.lacks(Mutation::ShrinkBeforeConfirmation);
+        let late = config.lacks(Mutation::IgnorePendingExpansion);
+        let confirmed = self.isr.iter().filter(move |m| !early || self.pending.iter().all(|p| p.state.isr.contains(m)));
+        let pending = self.pending.iter().filter(move |_| !late).flat_map(|p| p.targets.iter().flatten());
+        confirmed.chain(pending)
     }
 }
 
@@ -70,23 +84,14 @@ impl Replica {
             return self.write_state(WriteKind::Resign, state, Vec::new(), toward, out);
         }
         let isr = self.wanted_isr(leader, known, env);
-        let assignment = self.settled_assignment(&isr, known);
+        let (isr, assignment) = self.settled(isr, known);
         // After an unknown outcome something is written in any case: a change of version is
         // what makes sure that the lost write cannot take effect later.
         if isr == known.state.isr && assignment == known.state.assignment && !unanswered {
             return self.hand_over_if_leaving(env, out);
         }
-        let joining = isr
-            .iter()
-            .filter(|m| !known.state.isr.contains(m))
-            .copied()
-            .collect();
-        let isr = self.without_removed(isr, &assignment);
-        let state = PartitionState {
-            isr,
-            assignment,
-            ..known.state.clone()
-        };
+        let joining = isr.iter().filter(|m| !known.state.isr.contains(m)).copied().collect();
+        let state = PartitionState { isr, assignment, ..known.state.clone() };
         self.write_state(WriteKind::Isr, state, joining, None, out);
     }
 
@@ -103,10 +108,9 @@ impl Replica {
         let (Role::Leader(leader), Some(known)) = (&mut self.role, &self.known) else {
             return;
         };
-        let mut targets = leader
-            .pending
-            .take()
-            .map_or_else(Vec::new, |pending| pending.targets);
+        let follows_unknown = leader.pending.is_some();
+        let mut targets = leader.pending.take().map_or_else(Vec::new, |pending| pending.targets);
+        let expected_version = if self.config.lacks(Mutation::UnversionedWrite) { ANY_VERSION } else { known.version };
         if !targets.contains(&state.isr) {
             targets.push(state.isr.clone());
         }
@@ -116,35 +120,30 @@ impl Replica {
             expected_version: known.version,
             state: state.clone(),
             targets,
+            follows_unknown,
             in_flight: true,
         });
-        out.push(Effect::WriteState {
-            attempt,
-            kind,
-            expected_version: known.version,
-            state,
-            joining,
-            toward,
-        });
+        out.push(Effect::WriteState { attempt, kind, expected_version, state, joining, toward });
     }
 
     /// The in-sync replicas as they should be: without who is gone, under another identity,
     /// far behind or draining; with who has caught up. Never below the minimum ★.
     fn wanted_isr(&self, leader: &Leader, known: &VersionedState, env: &Env) -> Vec<Member> {
-        let mut isr = known.state.isr.clone();
-        isr.extend(self.joiners(leader, known, env));
+        let joiners = self.joiners(leader, known, env);
+        // Another copy on the same broker takes the old one's place: no fewer than before.
+        let stays = |m: &&Member| joiners.iter().all(|j| j.broker != m.broker);
+        let mut isr: Vec<Member> = known.state.isr.iter().filter(stays).copied().collect();
+        isr.extend(&joiners);
         let mut leaving: Vec<(u8, Member)> = known
             .state
             .isr
             .iter()
-            .filter_map(|m| {
-                self.reason_to_leave(leader, m, env)
-                    .map(|urgency| (urgency, *m))
-            })
+            .filter_map(|m| self.reason_to_leave(leader, m, env).map(|urgency| (urgency, *m)))
             .collect();
         leaving.sort_unstable();
+        let least = if self.config.lacks(Mutation::ShrinkBelowMin) { 1 } else { self.min_insync };
         for (_, member) in leaving {
-            if isr.len() > self.min_insync {
+            if isr.len() > least {
                 isr.retain(|m| *m != member);
             }
         }
@@ -165,12 +164,11 @@ impl Replica {
             Health::Silent => return Some(2),
             Health::Alive(_) | Health::Unknown => {}
         }
-        if env.is_draining(member.broker) {
+        let assigned = self.known.as_ref().is_none_or(|k| k.state.assignment.replicas.contains(&member.broker));
+        if !assigned || env.is_draining(member.broker) {
             return Some(3);
         }
-        let lag_ms = progress.map_or(env.now_ms.saturating_sub(leader.since_ms), |p| {
-            p.lag_ms(env.now_ms)
-        });
+        let lag_ms = progress.map_or(env.now_ms.saturating_sub(leader.since_ms), |p| p.lag_ms(env.now_ms));
         (lag_ms > self.config.lag_max_ms).then_some(4)
     }
 
@@ -182,12 +180,16 @@ impl Replica {
         if env.now_ms < leader.no_joining_until_ms {
             return Vec::new();
         }
-        let needed = self.high_watermark.max(leader.epoch_start);
+        let mut needed = self.high_watermark.max(leader.epoch_start);
+        if self.config.lacks(Mutation::ExpandBeforeEpochStart) {
+            needed = self.high_watermark;
+        }
+        if self.config.lacks(Mutation::ExpandAfterEpochStart) && self.high_watermark < leader.epoch_start {
+            return Vec::new();
+        }
         let may_join = |broker: &BrokerId| {
             let assignment = &known.state.assignment;
-            assignment.replicas.contains(broker)
-                && !assignment.removing.contains(broker)
-                && !env.is_draining(*broker)
+            assignment.replicas.contains(broker) && !assignment.removing.contains(broker) && !env.is_draining(*broker)
         };
         leader
             .followers
@@ -197,6 +199,8 @@ impl Replica {
                     && may_join(broker)
                     && env.health(**broker) == Health::Alive(progress.incarnation)
                     && progress.acked.is_some_and(|acked| acked >= needed)
+                    // Or it would have to leave again at once.
+                    && progress.lag_ms(env.now_ms) <= self.config.lag_max_ms
             })
             .map(|(_, progress)| progress.member)
             .collect()
@@ -204,37 +208,23 @@ impl Replica {
 
     /// A reassignment is finished once everybody who joins is in sync: then those who leave go,
     /// last and all at once, if enough stay and this leader is not among them.
-    fn settled_assignment(&self, isr: &[Member], known: &VersionedState) -> Assignment {
+    fn settled(&self, mut isr: Vec<Member>, known: &VersionedState) -> (Vec<Member>, Assignment) {
         let old = &known.state.assignment;
         let in_sync = |broker: &BrokerId| isr.iter().any(|m| m.broker == *broker);
-        let staying = isr
-            .iter()
-            .filter(|m| !old.removing.contains(&m.broker))
-            .count();
+        let stays = |m: &Member| !old.removing.contains(&m.broker);
+        let staying = isr.iter().filter(|m| stays(m)).count();
         let under_way = !old.adding.is_empty() || !old.removing.is_empty();
         let ready = under_way
             && old.adding.iter().all(in_sync)
             && staying >= self.min_insync.max(1)
             && !old.removing.contains(&self.member.broker);
         if !ready {
-            return old.clone();
+            return (isr, old.clone());
         }
-        let replicas = old
-            .replicas
-            .iter()
-            .copied()
-            .filter(|b| !old.removing.contains(b))
-            .collect();
-        Assignment {
-            replicas,
-            adding: Vec::new(),
-            removing: Vec::new(),
-        }
-    }
-
-    fn without_removed(&self, mut isr: Vec<Member>, assignment: &Assignment) -> Vec<Member> {
-        isr.retain(|m| assignment.replicas.contains(&m.broker));
-        isr
+        let replicas = old.replicas.iter().copied().filter(|b| !old.removing.contains(b)).collect();
+        isr.retain(stays);
+        let assignment = Assignment { replicas, adding: Vec::new(), removing: Vec::new() };
+        (isr, assignment)
     }
 
     /// A leader among those who leave resigns once everybody who joins is in sync.
@@ -244,16 +234,16 @@ impl Replica {
         };
         let assignment = &known.state.assignment;
         let leaving = assignment.removing.contains(&self.member.broker);
-        let joined = assignment
-            .adding
-            .iter()
-            .all(|b| known.state.isr_member(*b).is_some());
+        let joined = assignment.adding.iter().all(|b| known.state.isr_member(*b).is_some());
         if !leaving || !joined || leader.resigning.is_some() {
             return;
         }
-        let successor = known.state.isr.iter().map(|m| m.broker).find(|b| {
-            *b != self.member.broker && !assignment.removing.contains(b) && env.is_alive(*b)
-        });
+        let successor = known
+            .state
+            .isr
+            .iter()
+            .map(|m| m.broker)
+            .find(|b| *b != self.member.broker && !assignment.removing.contains(b) && env.is_alive(*b));
         if let Some(toward) = successor {
             self.resign(toward, env, out);
         }
@@ -265,34 +255,19 @@ impl Replica {
             return;
         };
         let in_sync = leader.isr.iter().any(|m| m.broker == toward);
-        if toward == self.member.broker
-            || !in_sync
-            || !env.is_alive(toward)
-            || leader.resigning.is_some()
-        {
+        if toward == self.member.broker || !in_sync || !env.is_alive(toward) || leader.resigning.is_some() {
             return;
         }
-        leader.resigning = Some(Resigning {
-            toward,
-            since_ms: env.now_ms,
-            wait: true,
-        });
+        leader.resigning = Some(Resigning { toward, since_ms: env.now_ms, wait: true });
         out.push(Effect::RoleChanged);
         self.review(env, out);
     }
 
     /// The state after the resignation, once it may be written.
-    fn resignation(
-        &self,
-        leader: &Leader,
-        known: &VersionedState,
-        _env: &Env,
-    ) -> Option<PartitionState> {
+    fn resignation(&self, leader: &Leader, known: &VersionedState, _env: &Env) -> Option<PartitionState> {
         let resigning = leader.resigning?;
         let successor = known.state.isr_member(resigning.toward)?;
-        let has_all = leader
-            .acked(successor)
-            .is_some_and(|acked| acked >= self.log.end);
+        let has_all = leader.acked(successor, &self.config).is_some_and(|acked| acked >= self.log.end);
         let done = self.log.durable >= self.log.end && self.high_watermark >= self.log.end;
         (!resigning.wait || (has_all && done)).then(|| PartitionState {
             leader: None,
@@ -302,13 +277,7 @@ impl Replica {
     }
 
     /// The answer to the write of this attempt; anything older is of no interest.
-    pub(super) fn written(
-        &mut self,
-        attempt: Attempt,
-        outcome: WriteOutcome,
-        env: &Env,
-        out: &mut Vec<Effect>,
-    ) {
+    pub(super) fn written(&mut self, attempt: Attempt, outcome: WriteOutcome, env: &Env, out: &mut Vec<Effect>) {
         let Role::Leader(leader) = &mut self.role else {
             return;
         };
@@ -334,10 +303,7 @@ impl Replica {
         };
         leader.contact_ms = env.now_ms;
         leader.isr.clone_from(&pending.state.isr);
-        self.known = Some(VersionedState {
-            state: pending.state,
-            version,
-        });
+        self.known = Some(VersionedState { state: pending.state, version });
         if pending.kind == WriteKind::Resign {
             return self.leave_role("the leader handed over", out);
         }
@@ -356,7 +322,7 @@ impl Replica {
         let Some(pending) = &mut leader.pending else {
             return;
         };
-        if pending.targets.len() == 1 {
+        if !pending.follows_unknown || self.config.lacks(Mutation::ForgetUnknownWrite) {
             leader.pending = None;
         } else {
             pending.in_flight = false;
@@ -372,10 +338,7 @@ impl Replica {
         let Role::Leader(leader) = &self.role else {
             return;
         };
-        let retry = leader
-            .pending
-            .as_ref()
-            .is_some_and(|p| !p.in_flight && p.expected_version == version);
+        let retry = leader.pending.as_ref().is_some_and(|p| !p.in_flight && p.expected_version == version);
         if retry {
             self.review(env, out);
         }
@@ -390,14 +353,14 @@ impl Replica {
         let enough = self.alive_in_sync(leader, env) >= self.min_insync;
         let alone = leader.isr.len() <= 1;
         // Nobody else could be elected if this is the only in-sync replica.
-        let reached =
-            alone || env.registry_connected || leader.isr.iter().any(|m| env.is_alive(m.broker));
-        let candidates: Vec<BrokerId> = leader
-            .isr
-            .iter()
-            .map(|m| m.broker)
-            .filter(|b| *b != self.member.broker && env.health(*b) != Health::Dead)
-            .collect();
+        let others = || {
+            let broker = leader.isr.iter().map(|m| m.broker);
+            broker.filter(|b| *b != self.member.broker)
+        };
+        let reached = alone || env.registry_connected || others().any(|b| env.is_alive(b));
+        // Who is alive from here or certainly dead would be no better off with another leader.
+        let others_may_see_more = others().any(|b| !env.is_alive(b) && env.health(b) != Health::Dead);
+        let candidates: Vec<BrokerId> = others().filter(|b| env.health(*b) != Health::Dead).collect();
         let Role::Leader(leader) = &mut self.role else {
             return;
         };
@@ -407,33 +370,24 @@ impl Replica {
         if reached {
             leader.contact_ms = env.now_ms;
         }
-        if leader
-            .resigning
-            .is_some_and(|r| env.now_ms.saturating_sub(r.since_ms) > RESIGN_MAX_MS)
-        {
+        if leader.resigning.is_some_and(|r| env.now_ms.saturating_sub(r.since_ms) > RESIGN_MAX_MS) {
             leader.resigning = None;
             out.push(Effect::RoleChanged);
         }
         if env.now_ms.saturating_sub(leader.contact_ms) > self.config.isolation_max_ms {
-            self.leave_role(
-                "this broker reaches neither the registry nor an in-sync replica",
-                out,
-            );
+            self.leave_role("this broker reaches neither the registry nor an in-sync replica", out);
             return out.push(Effect::ReadRegistry);
         }
         let starved_ms = env.now_ms.saturating_sub(leader.enough_ms);
-        if starved_ms <= self.config.isolation_max_ms || !env.registry_connected || alone {
+        let starved = starved_ms > self.config.isolation_max_ms;
+        if !starved || !env.registry_connected || !others_may_see_more {
             return;
         }
         let Some(toward) = candidates.first().copied() else {
             return;
         };
         leader.enough_ms = env.now_ms;
-        leader.resigning = Some(Resigning {
-            toward,
-            since_ms: env.now_ms,
-            wait: false,
-        });
+        leader.resigning = Some(Resigning { toward, since_ms: env.now_ms, wait: false });
         out.push(Effect::RoleChanged);
     }
 }

@@ -10,8 +10,8 @@ use crate::producer::Verdict;
 use crate::replica::isr::PendingWrite;
 use crate::replica::progress::{Mode, Progress};
 use crate::replica::{
-    Ack, Acks, Announce, Append, Effect, Env, Flow, Hello, HelloReply, HelloVerdict, Message,
-    Produce, Refusal, Replica, RequestId, Role, StoredBatch, Stream,
+    Ack, Acks, Announce, Append, Effect, Env, Flow, Health, Hello, HelloReply, HelloVerdict, Message, Mutation,
+    Produce, Refusal, Replica, ReplicaConfig, RequestId, Role, StoredBatch, Stream,
 };
 
 /// A produce request that waits for its records to be safe.
@@ -71,35 +71,28 @@ impl Leader {
     pub(super) fn refuse_all(self, why: &str, out: &mut Vec<Effect>) {
         for waiting in self.waiting.into_iter().chain(self.waiting_local) {
             let why = Refusal::new(ErrorCode::NotLeader, why);
-            out.push(Effect::Reject {
-                request: waiting.request,
-                why,
-            });
+            out.push(Effect::Reject { request: waiting.request, why });
         }
     }
 
     pub(super) fn close_flow(&mut self, broker: BrokerId) {
-        self.followers.remove(&broker);
+        if let Some(progress) = self.followers.get_mut(&broker) {
+            progress.close();
+        }
     }
 
     /// Durable on this very member, as far as this leader knows ★: an acknowledgement from
     /// another disk or generation of the same broker says nothing about the member.
-    pub(super) fn acked(&self, member: &Member) -> Option<Offset> {
-        self.followers
-            .get(&member.broker)
-            .filter(|p| p.member == *member)
-            .and_then(|p| p.acked)
+    pub(super) fn acked(&self, member: &Member, config: &ReplicaConfig) -> Option<Offset> {
+        let any_disk = config.lacks(Mutation::AckFromAnotherDisk);
+        self.followers.get(&member.broker).filter(|p| p.member == *member || any_disk).and_then(|p| p.acked)
     }
 }
 
 impl Replica {
     /// The registry names this process as leader of `epoch`.
     pub(super) fn lead(&mut self, epoch: Epoch, id: LeaderId, env: &Env, out: &mut Vec<Effect>) {
-        let isr = self
-            .known
-            .as_ref()
-            .map(|known| known.state.isr.clone())
-            .unwrap_or_default();
+        let isr = self.known.as_ref().map(|known| known.state.isr.clone()).unwrap_or_default();
         if let Role::Leader(leader) = &mut self.role
             && leader.epoch == epoch
         {
@@ -138,53 +131,34 @@ impl Replica {
     }
 
     fn announce_to_all(&self, out: &mut Vec<Effect>) {
-        let replicas = self
-            .known
-            .iter()
-            .flat_map(|known| &known.state.assignment.replicas);
+        let replicas = self.known.iter().flat_map(|known| &known.state.assignment.replicas);
         for broker in replicas {
             self.announce_to(*broker, out);
         }
     }
 
     pub(super) fn announce_to(&self, to: BrokerId, out: &mut Vec<Effect>) {
-        let assigned = self
-            .known
-            .as_ref()
-            .is_some_and(|k| k.state.assignment.replicas.contains(&to));
+        let assigned = self.known.as_ref().is_some_and(|k| k.state.assignment.replicas.contains(&to));
         let Role::Leader(leader) = &self.role else {
             return;
         };
         if to == self.member.broker || !assigned {
             return;
         }
-        let announce = Announce {
-            epoch: leader.epoch,
-            leader: leader.id,
-        };
-        out.push(Effect::Send {
-            to,
-            stream: Stream::Live,
-            message: Message::Announce(announce),
-        });
+        let announce = Announce { epoch: leader.epoch, leader: leader.id };
+        out.push(Effect::Send { to, stream: Stream::Live, message: Message::Announce(announce) });
     }
 
     pub(super) fn produce(&mut self, produce: Produce, env: &Env, out: &mut Vec<Effect>) {
         if let Err(why) = self.may_accept(env) {
-            return out.push(Effect::Reject {
-                request: produce.request,
-                why,
-            });
+            return out.push(Effect::Reject { request: produce.request, why });
         }
         match self.log.producers.check(&produce.header) {
             Verdict::Append => self.append_produced(produce, out),
             Verdict::Duplicate { base, last } => self.duplicate(&produce, base, last, out),
             refused => {
                 let why = self.refusal(refused, &produce);
-                out.push(Effect::Reject {
-                    request: produce.request,
-                    why,
-                });
+                out.push(Effect::Reject { request: produce.request, why });
             }
         }
     }
@@ -193,14 +167,11 @@ impl Replica {
         let (producer, sequence) = (produce.header.producer_id, produce.header.base_sequence);
         match verdict {
             Verdict::Forgotten { below } if below > self.high_watermark => {
-                let cause = format!(
-                    "producer {producer}'s sequence {sequence} is stored and not committed yet"
-                );
+                let cause = format!("producer {producer}'s sequence {sequence} is stored and not committed yet");
                 Refusal::new(ErrorCode::RequestTimedOut, cause)
             }
             Verdict::OutOfOrder { expected } => {
-                let cause =
-                    format!("producer {producer} sent sequence {sequence}, and {expected} is next");
+                let cause = format!("producer {producer} sent sequence {sequence}, and {expected} is next");
                 Refusal::new(ErrorCode::OutOfOrderSequence, cause)
             }
             Verdict::Fenced { current } => {
@@ -208,8 +179,7 @@ impl Replica {
                 Refusal::new(ErrorCode::InvalidProducerEpoch, cause)
             }
             Verdict::Forgotten { .. } | Verdict::Append | Verdict::Duplicate { .. } => {
-                let cause =
-                    format!("producer {producer}'s sequence {sequence} was stored long ago");
+                let cause = format!("producer {producer}'s sequence {sequence} was stored long ago");
                 Refusal::new(ErrorCode::DuplicateSequence, cause)
             }
         }
@@ -219,46 +189,27 @@ impl Replica {
     /// than min.insync replicas confirmed, or alive and not merely listed.
     fn may_accept(&self, env: &Env) -> Result<(), Refusal> {
         let Role::Leader(leader) = &self.role else {
-            return Err(Refusal::new(
-                ErrorCode::NotLeader,
-                "this broker does not lead the partition",
-            ));
+            return Err(Refusal::new(ErrorCode::NotLeader, "this broker does not lead the partition"));
         };
         if leader.resigning.is_some() {
-            return Err(Refusal::new(
-                ErrorCode::NotLeader,
-                "the leader is handing over",
-            ));
+            return Err(Refusal::new(ErrorCode::NotLeader, "the leader is handing over"));
         }
         if self.log.changing {
-            return Err(Refusal::new(
-                ErrorCode::NoLeader,
-                "the leader is still cutting its log",
-            ));
+            return Err(Refusal::new(ErrorCode::NoLeader, "the leader is still cutting its log"));
         }
         if leader.waiting.len() + leader.waiting_local.len() >= self.config.pending_max {
-            return Err(Refusal::new(
-                ErrorCode::Throttled,
-                "too many requests wait for this partition",
-            ));
+            return Err(Refusal::new(ErrorCode::Throttled, "too many requests wait for this partition"));
         }
         let alive = self.alive_in_sync(leader, env);
         if alive < self.min_insync {
-            let cause = format!(
-                "{alive} in-sync replicas are alive and min.insync.replicas is {}",
-                self.min_insync
-            );
+            let cause = format!("{alive} in-sync replicas are alive and min.insync.replicas is {}", self.min_insync);
             return Err(Refusal::new(ErrorCode::NotEnoughReplicas, cause));
         }
         Ok(())
     }
 
     pub(super) fn alive_in_sync(&self, leader: &Leader, env: &Env) -> usize {
-        leader
-            .isr
-            .iter()
-            .filter(|m| m.broker == self.member.broker || env.is_alive(m.broker))
-            .count()
+        leader.isr.iter().filter(|m| m.broker == self.member.broker || env.is_alive(m.broker)).count()
     }
 
     fn append_produced(&mut self, produce: Produce, out: &mut Vec<Effect>) {
@@ -266,19 +217,12 @@ impl Replica {
             return;
         };
         let append_time_ms = self.config.log_append_time.then_some(produce.wall_ms);
-        let place = Stamp {
-            base_offset: self.log.end,
-            leader_epoch: leader.epoch,
-            append_time_ms,
-        };
+        let place = Stamp { base_offset: self.log.end, leader_epoch: leader.epoch, append_time_ms };
         let (header, bytes) = match stamp(produce.bytes, place) {
             Ok(stamped) => stamped,
             Err(error) => {
                 let why = Refusal::new(error.code(), error.to_string());
-                return out.push(Effect::Reject {
-                    request: produce.request,
-                    why,
-                });
+                return out.push(Effect::Reject { request: produce.request, why });
             }
         };
         let batch = StoredBatch {
@@ -288,13 +232,8 @@ impl Replica {
             max_timestamp_ms: header.max_timestamp_ms,
             bytes,
         };
-        let waiting = Waiting {
-            request: produce.request,
-            base: batch.base,
-            end: batch.end(),
-            append_time_ms,
-            duplicate: false,
-        };
+        let waiting =
+            Waiting { request: produce.request, base: batch.base, end: batch.end(), append_time_ms, duplicate: false };
         match produce.acks {
             Acks::All => leader.waiting.push_back(waiting),
             Acks::Leader => leader.waiting_local.push_back(waiting),
@@ -305,10 +244,7 @@ impl Replica {
         self.log.end = batch.end();
         // Sent before the own disk is done: the two run side by side.
         self.push_live(&batch, previous_epoch, out);
-        out.push(Effect::Append {
-            term: self.log.term,
-            batches: vec![batch],
-        });
+        out.push(Effect::Append { term: self.log.term, batches: vec![batch] });
     }
 
     /// To every follower that keeps up; one whose window is full is read for later.
@@ -334,11 +270,7 @@ impl Replica {
             };
             progress.sent(&append.batches);
             progress.sent_high_watermark = self.high_watermark;
-            out.push(Effect::Send {
-                to: *broker,
-                stream: Stream::Live,
-                message: Message::Append(append),
-            });
+            out.push(Effect::Send { to: *broker, stream: Stream::Live, message: Message::Append(append) });
         }
     }
 
@@ -347,13 +279,8 @@ impl Replica {
         let Role::Leader(leader) = &mut self.role else {
             return;
         };
-        let waiting = Waiting {
-            request: produce.request,
-            base,
-            end: last.plus(1),
-            append_time_ms: None,
-            duplicate: true,
-        };
+        let waiting =
+            Waiting { request: produce.request, base, end: last.plus(1), append_time_ms: None, duplicate: true };
         let (queue, safe) = match produce.acks {
             Acks::All => (&mut leader.waiting, self.high_watermark),
             Acks::Leader => (&mut leader.waiting_local, self.log.durable),
@@ -371,10 +298,7 @@ impl Replica {
         let Role::Leader(leader) = &mut self.role else {
             return;
         };
-        while let Some(waiting) = leader
-            .waiting_local
-            .pop_front_if(|w| w.end <= self.log.durable)
-        {
+        while let Some(waiting) = leader.waiting_local.pop_front_if(|w| w.end <= self.log.durable) {
             out.push(waiting.acknowledge());
         }
         self.advance(env, out);
@@ -394,10 +318,7 @@ impl Replica {
         let Role::Leader(leader) = &mut self.role else {
             return;
         };
-        while let Some(waiting) = leader
-            .waiting
-            .pop_front_if(|w| w.end <= self.high_watermark)
-        {
+        while let Some(waiting) = leader.waiting.pop_front_if(|w| w.end <= self.high_watermark) {
             out.push(waiting.acknowledge());
         }
     }
@@ -408,122 +329,127 @@ impl Replica {
         let Role::Leader(leader) = &self.role else {
             return None;
         };
-        if self.log.changing
-            || self.saved_epoch < leader.epoch
-            || leader.confirmed() < self.min_insync
-        {
+        let saved = self.saved_epoch >= leader.epoch || self.config.lacks(Mutation::ForgetHighestEpoch);
+        let enough = leader.confirmed(&self.config) >= self.min_insync || self.config.lacks(Mutation::CommitBelowMin);
+        if self.log.changing || !saved || !enough {
             return None;
         }
         let mut end = self.log.durable;
-        for member in leader.must_have().filter(|m| **m != self.member) {
-            end = end.min(leader.acked(member)?);
+        for member in leader.must_have(&self.config).filter(|m| **m != self.member) {
+            end = end.min(leader.acked(member, &self.config)?);
         }
         Some(end)
     }
 
     pub(super) fn hello(&mut self, from: BrokerId, hello: Hello, env: &Env, out: &mut Vec<Effect>) {
-        if hello.epoch > self.highest_epoch {
+        if hello.epoch > self.highest_epoch && !self.config.lacks(Mutation::HelloWithoutEpoch) {
             self.fenced_by(hello.epoch, out);
         }
+        if self.is_overtaken(from, &hello, env) {
+            return;
+        }
         let verdict = self.judge_hello(from, &hello);
-        if let (HelloVerdict::Accepted { truncate_to, .. }, Role::Leader(leader)) =
-            (&verdict, &mut self.role)
+        // Whatever was acknowledged before: the follower says itself what it has now.
+        if let Role::Leader(leader) = &mut self.role
+            && hello.epoch == leader.epoch
         {
-            let progress = Progress::new(
-                hello.member,
-                hello.incarnation,
-                hello.flow,
-                *truncate_to,
-                env.now_ms,
-            );
+            leader.close_flow(from);
+        }
+        if let (HelloVerdict::Accepted { truncate_to, .. }, Role::Leader(leader)) = (&verdict, &mut self.role) {
+            let progress = Progress::new(hello.member, hello.incarnation, hello.flow, *truncate_to, env.now_ms)
+                .after(leader.followers.get(&from));
             leader.followers.insert(from, progress);
         }
         let changed_identity = self.replaces_member(&hello);
-        let reply = HelloReply {
-            epoch: self.highest_epoch,
-            flow: hello.flow,
-            verdict,
-        };
-        out.push(Effect::Send {
-            to: from,
-            stream: Stream::Live,
-            message: Message::HelloReply(reply),
-        });
+        let reply = HelloReply { epoch: self.highest_epoch, flow: hello.flow, verdict };
+        out.push(Effect::Send { to: from, stream: Stream::Live, message: Message::HelloReply(reply) });
         if changed_identity {
             self.review(env, out);
         }
+    }
+
+    /// A Hello that comes after a later one of the same process, or of the process that took
+    /// its place, would close a flow that the follower believes to be open.
+    fn is_overtaken(&self, from: BrokerId, hello: &Hello, env: &Env) -> bool {
+        let Role::Leader(leader) = &self.role else {
+            return false;
+        };
+        let Some(current) = leader.followers.get(&from) else {
+            return false;
+        };
+        if current.incarnation == hello.incarnation {
+            return hello.flow <= current.flow;
+        }
+        env.health(from) == Health::Alive(current.incarnation)
     }
 
     fn replaces_member(&self, hello: &Hello) -> bool {
         let Role::Leader(leader) = &self.role else {
             return false;
         };
-        leader
-            .isr
-            .iter()
-            .any(|m| m.broker == hello.member.broker && *m != hello.member)
+        leader.isr.iter().any(|m| m.broker == hello.member.broker && *m != hello.member)
     }
 
     fn judge_hello(&self, from: BrokerId, hello: &Hello) -> HelloVerdict {
         let Role::Leader(leader) = &self.role else {
             return HelloVerdict::NotYet;
         };
-        let assigned = self
-            .known
-            .as_ref()
-            .is_some_and(|k| k.state.assignment.replicas.contains(&from));
-        if hello.epoch < leader.epoch {
+        let assigned = self.known.as_ref().is_some_and(|k| k.state.assignment.replicas.contains(&from));
+        let any_epoch = self.config.lacks(Mutation::HelloWithoutEpoch);
+        if hello.epoch < leader.epoch && !any_epoch {
             return HelloVerdict::Fenced;
         }
-        if hello.epoch != leader.epoch
+        if (hello.epoch != leader.epoch && !any_epoch)
             || hello.member.broker != from
+            || from == self.member.broker
             || !assigned
             || self.log.changing
         {
             return HelloVerdict::NotYet;
         }
-        let in_sync = leader.isr.contains(&hello.member);
+        let in_sync = leader.must_have(&self.config).any(|member| *member == hello.member);
         if in_sync && hello.end < self.high_watermark {
             return HelloVerdict::Damaged;
         }
         let truncate_to = if hello.lineage.entries().is_empty() && hello.end <= self.log.end {
             hello.end
+        } else if self.config.lacks(Mutation::SingleStepSearch) {
+            let last = hello.lineage.last_epoch().unwrap_or_default();
+            hello.end.min(self.log.lineage.end_of(last, self.log.end))
         } else {
-            self.log
-                .lineage
-                .common_end(self.log.end, &hello.lineage, hello.end)
+            self.log.lineage.common_end(self.log.end, &hello.lineage, hello.end)
         };
-        if truncate_to < self.log.start {
-            return HelloVerdict::RestartAt(self.log.start);
-        }
         if in_sync && truncate_to < self.high_watermark {
             return HelloVerdict::Damaged;
         }
-        HelloVerdict::Accepted {
-            truncate_to,
-            high_watermark: self.high_watermark,
+        if truncate_to < self.log.start {
+            return HelloVerdict::RestartAt(self.log.start);
         }
+        HelloVerdict::Accepted { truncate_to, high_watermark: self.high_watermark }
     }
 
     /// Counts only if the epoch is equal, and flow, disk, generation and incarnation are those
     /// of the Hello ★.
     pub(super) fn ack(&mut self, from: BrokerId, ack: Ack, env: &Env, out: &mut Vec<Effect>) {
-        if ack.epoch > self.highest_epoch {
+        let any_epoch = self.config.lacks(Mutation::AckWithoutEpoch);
+        let any_process = self.config.lacks(Mutation::AckFromAnotherIncarnation);
+        let any_disk = self.config.lacks(Mutation::AckFromAnotherDisk);
+        if ack.epoch > self.highest_epoch && !any_epoch {
             return self.fenced_by(ack.epoch, out);
         }
         let Role::Leader(leader) = &mut self.role else {
             return;
         };
-        if ack.epoch != leader.epoch {
+        if ack.epoch != leader.epoch && !any_epoch {
             return;
         }
         let Some(progress) = leader.followers.get_mut(&from) else {
             return;
         };
-        let same = progress.flow == ack.flow
-            && progress.member == ack.member
-            && progress.incarnation == ack.incarnation;
-        if !same || ack.durable_end > progress.next {
+        let same = (progress.flow == ack.flow || any_epoch || any_process || any_disk)
+            && (progress.member == ack.member || any_disk)
+            && (progress.incarnation == ack.incarnation || any_process || any_disk);
+        if !same || ack.durable_end > progress.next || progress.mode == Mode::Closed {
             return;
         }
         if progress.mode == Mode::Greeting {
@@ -594,10 +520,7 @@ impl Replica {
             }
             return;
         };
-        let previous = next
-            .0
-            .checked_sub(1)
-            .and_then(|last| self.log.lineage.at(Offset(last)));
+        let previous = next.0.checked_sub(1).and_then(|last| self.log.lineage.at(Offset(last)));
         if first.base != next || batches.windows(2).any(|w| w[0].end() != w[1].base) {
             leader.close_flow(to);
             return self.announce_to(to, out);
@@ -605,11 +528,7 @@ impl Replica {
         progress.sent(&batches);
         progress.sent_high_watermark = self.high_watermark;
         // What was sent before is acknowledged, so nothing can be overtaken by the live stream.
-        let stream = if progress.next == self.log.end {
-            Stream::Live
-        } else {
-            Stream::CatchUp
-        };
+        let stream = if progress.next == self.log.end { Stream::Live } else { Stream::CatchUp };
         if stream == Stream::Live {
             progress.mode = Mode::Live;
         }
@@ -621,11 +540,7 @@ impl Replica {
             batches,
             high_watermark: self.high_watermark,
         };
-        out.push(Effect::Send {
-            to,
-            stream,
-            message: Message::Append(append),
-        });
+        out.push(Effect::Send { to, stream, message: Message::Append(append) });
         let _ = env;
     }
 
@@ -652,11 +567,7 @@ impl Replica {
                 batches: Vec::new(),
                 high_watermark: self.high_watermark,
             };
-            out.push(Effect::Send {
-                to: *broker,
-                stream: Stream::Live,
-                message: Message::Append(append),
-            });
+            out.push(Effect::Send { to: *broker, stream: Stream::Live, message: Message::Append(append) });
         }
         for broker in behind {
             self.pump(broker, out);

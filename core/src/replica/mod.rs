@@ -16,6 +16,7 @@ mod invariants;
 mod isr;
 mod leader;
 mod message;
+mod mutation;
 mod progress;
 mod stored;
 #[cfg(test)]
@@ -26,11 +27,12 @@ use crate::lineage::Lineage;
 use crate::partition::{LeaderId, VersionedState};
 use crate::producer::ProducerTable;
 
-pub use effect::{
-    Acks, Attempt, Effect, Input, LogTerm, Produce, Refusal, RequestId, Stream, WriteKind, WriteOutcome,
-};
+pub use effect::{Acks, Attempt, Effect, Input, LogTerm, Produce, Refusal, RequestId, Stream, WriteKind, WriteOutcome};
 pub use env::{Env, Health, Peer};
 pub use message::{Ack, Announce, Append, Flow, Hello, HelloReply, HelloVerdict, Message};
+pub use mutation::Mutation;
+#[cfg(any(test, feature = "mutations"))]
+pub use mutation::Mutations;
 pub use progress::Progress;
 pub use stored::StoredBatch;
 
@@ -55,6 +57,8 @@ pub struct ReplicaConfig {
     pub pending_max: usize,
     /// Whether the leader stamps the time of appending.
     pub log_append_time: bool,
+    #[cfg(any(test, feature = "mutations"))]
+    pub mutations: Mutations,
 }
 
 impl Default for ReplicaConfig {
@@ -67,6 +71,8 @@ impl Default for ReplicaConfig {
             catch_up_bytes: 1 << 20,
             pending_max: 100_000,
             log_append_time: false,
+            #[cfg(any(test, feature = "mutations"))]
+            mutations: Mutations::default(),
         }
     }
 }
@@ -81,6 +87,9 @@ pub struct RecoveredLog {
     /// A lower bound of the high watermark.
     pub high_watermark: Offset,
     pub producers: ProducerTable,
+    /// Nothing of the copy is to be believed: its generation has been raised already, and it
+    /// is emptied before it follows anybody.
+    pub damaged: bool,
 }
 
 /// Everything that the state machine knows of its own log.
@@ -95,6 +104,8 @@ struct LocalLog {
     term: LogTerm,
     /// A truncation or restart is under way: nothing is appended meanwhile.
     changing: bool,
+    /// Found damaged, and not emptied yet.
+    damaged: bool,
     producers: ProducerTable,
 }
 
@@ -113,8 +124,13 @@ enum Role {
 pub enum RoleView {
     Idle,
     /// Follows this broker; `greeted` once the leader accepted its log.
-    Follower { leader: BrokerId, greeted: bool },
-    Leader { resigning: bool },
+    Follower {
+        leader: BrokerId,
+        greeted: bool,
+    },
+    Leader {
+        resigning: bool,
+    },
     Halted,
 }
 
@@ -132,6 +148,8 @@ pub struct Replica {
     highest_epoch: Epoch,
     saved_epoch: Epoch,
     known: Option<VersionedState>,
+    /// The last epoch in which this process led and gave up: it never leads in it again.
+    given_up: Epoch,
     role: Role,
     flow: Flow,
     next_attempt: Attempt,
@@ -160,12 +178,14 @@ impl Replica {
                 lineage: found.lineage,
                 term: LogTerm(0),
                 changing: false,
+                damaged: found.damaged,
                 producers: found.producers,
             },
             high_watermark: found.high_watermark.min(found.end).max(found.start),
             highest_epoch,
             saved_epoch: found.highest_epoch,
             known: None,
+            given_up: Epoch::NONE,
             role: Role::Idle,
             flow: Flow(0),
             next_attempt: Attempt(0),
@@ -192,6 +212,8 @@ impl Replica {
             Input::Tick => self.tick(env, out),
             Input::Resign { toward } => self.resign(toward, env, out),
             Input::LogStart(start) => self.set_log_start(start),
+            Input::Fence { epoch } => self.fenced_by(epoch.next(), out),
+            Input::AppendFailed { term } => self.append_failed(term, out),
             Input::StorageFailed(why) => self.halt(format!("the storage failed: {why}"), out),
         }
         self.assert_invariants();
@@ -209,8 +231,10 @@ impl Replica {
 
     /// A state that is not newer than the known one changes nothing but an unanswered write.
     fn learn_state(&mut self, state: VersionedState, env: &Env, out: &mut Vec<Effect>) {
-        let newer = self.known.as_ref().is_none_or(|known| state.version > known.version);
-        if !newer {
+        let known = self.known.as_ref().map(|known| known.version);
+        // Who gave its role up in the meantime looks for one again.
+        let again = known == Some(state.version) && matches!(self.role, Role::Idle);
+        if known.is_some_and(|known| state.version <= known) && !again {
             return self.state_unchanged(state.version, env, out);
         }
         let epoch = state.state.epoch;
@@ -221,7 +245,9 @@ impl Replica {
             return;
         }
         match leader {
-            Some(leader) if self.is_me(&leader) => self.lead(epoch, leader, env, out),
+            Some(leader) if self.is_me(&leader) && self.may_lead(epoch) => {
+                self.lead(epoch, leader, env, out);
+            }
             Some(leader) => self.follow(epoch, leader.broker, env, out),
             None => self.idle(epoch, out),
         }
@@ -232,7 +258,13 @@ impl Replica {
     fn is_me(&self, leader: &LeaderId) -> bool {
         leader.broker == self.member.broker
             && leader.disk == self.member.disk
-            && leader.incarnation == self.incarnation
+            && (leader.incarnation == self.incarnation || self.config.lacks(Mutation::ResumeLeadership))
+    }
+
+    /// An epoch that was given up is over: what was cut off the log meanwhile may be on the
+    /// followers, and other records would get the same offsets in the same epoch.
+    fn may_lead(&self, epoch: Epoch) -> bool {
+        epoch > self.given_up || self.config.lacks(Mutation::ResumeEpoch)
     }
 
     /// Nobody leads (a resignation, an unclean choice, a new partition).
@@ -256,6 +288,7 @@ impl Replica {
     fn leave_role(&mut self, why: &str, out: &mut Vec<Effect>) {
         let old = std::mem::replace(&mut self.role, Role::Idle);
         if let Role::Leader(leader) = old {
+            self.given_up = leader.epoch;
             leader.refuse_all(why, out);
         }
         out.push(Effect::RoleChanged);
@@ -302,6 +335,20 @@ impl Replica {
         }
     }
 
+    /// The disk is full: nothing of the append was written. What is not durable is given up,
+    /// and with it the role; whoever has the records goes on.
+    fn append_failed(&mut self, term: LogTerm, out: &mut Vec<Effect>) {
+        if term != self.log.term || self.log.durable >= self.log.end {
+            return;
+        }
+        self.leave_role("the disk of this broker is full", out);
+        let to = self.log.durable;
+        self.high_watermark = self.high_watermark.min(to);
+        let term = self.cut_log(to);
+        out.push(Effect::Truncate { term, to });
+        out.push(Effect::ReadRegistry);
+    }
+
     fn epoch_saved(&mut self, epoch: Epoch, env: &Env, out: &mut Vec<Effect>) {
         if epoch <= self.saved_epoch {
             return;
@@ -319,6 +366,8 @@ impl Replica {
             return;
         }
         self.log.changing = false;
+        // What came before the change is on stable storage together with it.
+        self.log.durable = self.log.end;
         self.log.producers = producers;
         match &self.role {
             Role::Follower(_) => self.log_ready(env, out),
@@ -444,6 +493,17 @@ impl Replica {
     #[must_use]
     pub fn min_insync(&self) -> usize {
         self.min_insync
+    }
+
+    /// The copy was found damaged and has not been emptied for its refill yet.
+    #[must_use]
+    pub fn is_damaged(&self) -> bool {
+        self.log.damaged
+    }
+
+    /// `message.timestamp.type` of the topic was changed.
+    pub fn set_log_append_time(&mut self, on: bool) {
+        self.config.log_append_time = on;
     }
 
     #[must_use]

@@ -13,6 +13,8 @@ pub(super) enum Mode {
     CatchUp { reading: bool },
     /// Gets every batch as it is appended.
     Live,
+    /// Messages may have been lost: its next Hello is awaited, and its lag goes on counting.
+    Closed,
 }
 
 /// One follower in one epoch of one leader. Exists from its Hello on.
@@ -36,13 +38,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    pub(super) fn new(
-        member: Member,
-        incarnation: Incarnation,
-        flow: Flow,
-        next: Offset,
-        now_ms: u64,
-    ) -> Self {
+    pub(super) fn new(member: Member, incarnation: Incarnation, flow: Flow, next: Offset, now_ms: u64) -> Self {
         Self {
             member,
             incarnation,
@@ -57,6 +53,22 @@ impl Progress {
             mark_ms: now_ms,
             caught_up_ms: now_ms,
         }
+    }
+
+    /// The same follower greets again: it is as late as it was.
+    pub(super) fn after(mut self, earlier: Option<&Self>) -> Self {
+        if let Some(earlier) = earlier.filter(|earlier| earlier.member == self.member) {
+            self.caught_up_ms = earlier.caught_up_ms;
+        }
+        self
+    }
+
+    /// Nothing that it sends counts until its next Hello.
+    pub(super) fn close(&mut self) {
+        self.mode = Mode::Closed;
+        self.acked = None;
+        self.unacked.clear();
+        self.unacked_bytes = 0;
     }
 
     #[must_use]
@@ -109,7 +121,7 @@ impl Progress {
 
     /// A follower is as far behind as the time since it last had all that the log held then.
     pub(super) fn note_lag(&mut self, log_end: Offset, now_ms: u64) {
-        let acked = self.acked.unwrap_or(Offset::ZERO);
+        let Some(acked) = self.acked else { return };
         if acked >= log_end {
             self.caught_up_ms = now_ms;
         } else if acked >= self.mark {

@@ -1,0 +1,310 @@
+//! One test for each rule of the protocol: with it nothing goes wrong, and without it the
+//! breach is seen. Rules that several others back up are shown on single messages, the rest
+//! by walks from fixed seeds.
+
+use crate::election::{Candidate, Decision, ElectionConfig, Elector, View};
+use crate::ids::*;
+use crate::lineage::Lineage;
+use crate::partition::{Assignment, LeaderId, PartitionState, VersionedState};
+use crate::replica::tests::cluster::{Cluster, batch, config};
+use crate::replica::tests::exploration::{cluster, violation, walk};
+use crate::replica::*;
+
+/// Some walk breaks an invariant once the rule is gone; `walks` shows that none does with it.
+fn walks_notice(rule: Mutation, seeds: u64) {
+    let found = (0..seeds).any(|seed| violation(seed, Some(rule)).is_some());
+    assert!(found, "nothing notices that {rule:?}");
+}
+
+fn walks_notice_in(change: impl Fn(&mut Cluster)) {
+    let broken = |seed| {
+        let mut cluster = cluster(seed);
+        change(&mut cluster);
+        walk(&mut cluster, seed).is_err()
+    };
+    assert!((0..3_000).any(broken));
+}
+
+macro_rules! noticed_by_walks {
+    ($($name:ident: $rule:ident in $seeds:literal,)*) => {
+        $(#[test] fn $name() { walks_notice(Mutation::$rule, $seeds); })*
+    };
+}
+
+noticed_by_walks! {
+    logs_are_never_cut_at_the_high_watermark: TruncateToHighWatermark in 1_000,
+    the_common_prefix_is_sought_through_the_whole_lineage: SingleStepSearch in 12_000,
+    a_joiner_covers_the_start_of_the_epoch: ExpandBeforeEpochStart in 4_000,
+    a_joiner_does_not_wait_for_the_high_watermark_to_reach_the_epoch: ExpandAfterEpochStart in 1_000,
+    a_removed_member_counts_until_that_is_confirmed: ShrinkBeforeConfirmation in 1_000,
+    a_joining_member_counts_from_the_write_on: IgnorePendingExpansion in 1_000,
+    the_state_is_written_at_a_known_version: UnversionedWrite in 4_000,
+    no_write_shrinks_below_the_minimum: ShrinkBelowMin in 1_000,
+    nothing_commits_below_the_minimum: CommitBelowMin in 4_000,
+    only_in_sync_replicas_elect_themselves: WinnerOutsideIsr in 1_000,
+    only_what_is_durable_is_acknowledged: AckBeforeFsync in 1_000,
+    the_highest_epoch_is_durable_first: ForgetHighestEpoch in 8_000,
+    nobody_resumes_leadership_after_a_restart: ResumeLeadership in 1_000,
+    nobody_leads_again_in_an_epoch_that_was_given_up: ResumeEpoch in 2_000,
+}
+
+#[test]
+fn an_election_does_not_shrink_below_the_minimum() {
+    walks_notice_in(|cluster| cluster.elect_below_min = true);
+}
+
+#[test]
+fn an_empty_disk_is_another_member() {
+    walks_notice_in(|cluster| cluster.forget_disks = true);
+}
+
+const E1: Epoch = Epoch(1);
+
+fn member(broker: u32) -> Member {
+    Member { broker: BrokerId(broker), disk: DiskId(u128::from(broker)), generation: Generation(0) }
+}
+
+fn incarnation(broker: u32) -> Incarnation {
+    Incarnation(u64::from(broker) * 10)
+}
+
+fn state(isr: &[u32], version: i32) -> VersionedState {
+    let state = PartitionState {
+        leader: Some(LeaderId {
+            broker: BrokerId(1),
+            disk: member(1).disk,
+            incarnation: incarnation(1),
+            candidate: CandidateSeq(0),
+        }),
+        epoch: E1,
+        isr: isr.iter().map(|b| member(*b)).collect(),
+        assignment: Assignment { replicas: vec![BrokerId(1), BrokerId(2)], ..Assignment::default() },
+        ..PartitionState::default()
+    };
+    VersionedState { state, version }
+}
+
+/// One replica whose disk is instantaneous.
+struct Script {
+    replica: Replica,
+    env: Env,
+}
+
+impl Script {
+    fn new(broker: u32, rule: Option<Mutation>) -> Self {
+        let mutations = rule.map_or_else(Mutations::default, Mutations::only);
+        let id = TopicPartition::default();
+        let found = RecoveredLog::default();
+        let replica = Replica::new(id, member(broker), incarnation(broker), config(mutations), found);
+        let mut env = Env { registry_connected: true, ..Env::default() };
+        let health = Health::Alive(incarnation(2));
+        env.peers.insert(BrokerId(2), Peer { health, draining: false });
+        Self { replica, env }
+    }
+
+    /// Leads with these members in sync; broker 2 has greeted and gets every batch.
+    fn leading(isr: &[u32], rule: Option<Mutation>) -> Self {
+        let mut script = Self::new(1, rule);
+        script.step(Input::State(state(isr, 1)));
+        script.receive(2, Message::Hello(hello(E1, 1)));
+        script.receive(2, Message::Ack(ack(0)));
+        script
+    }
+
+    fn step(&mut self, input: Input) -> Vec<Effect> {
+        let mut out = Vec::new();
+        self.replica.step(input, &self.env, &mut out);
+        for effect in out.clone() {
+            let done = match effect {
+                Effect::SaveEpoch(epoch) => Input::EpochSaved(epoch),
+                Effect::Append { term, batches } => {
+                    Input::Durable { term, end: batches.last().map_or(Offset::ZERO, StoredBatch::end) }
+                }
+                _ => continue,
+            };
+            out.extend(self.step(done));
+        }
+        out
+    }
+
+    fn receive(&mut self, from: u32, message: Message) -> Vec<Effect> {
+        self.step(Input::Message { from: BrokerId(from), message })
+    }
+
+    fn produce(&mut self) {
+        let bytes = batch((ProducerId(1), 0), 1);
+        let produce = Produce {
+            request: RequestId(1),
+            acks: Acks::All,
+            header: crate::batch::BatchHeader::parse(&bytes).unwrap(),
+            bytes,
+            wall_ms: 0,
+        };
+        self.step(Input::Produce(produce));
+    }
+}
+
+fn hello(epoch: Epoch, flow: u64) -> Hello {
+    Hello {
+        epoch,
+        member: member(2),
+        incarnation: incarnation(2),
+        flow: Flow(flow),
+        lineage: Lineage::default(),
+        end: Offset::ZERO,
+    }
+}
+
+fn ack(end: u64) -> Ack {
+    Ack { epoch: E1, flow: Flow(1), member: member(2), incarnation: incarnation(2), durable_end: Offset(end) }
+}
+
+/// Whether the acknowledgement commits the record that was sent.
+fn commits(rule: Option<Mutation>, ack: Ack) -> bool {
+    let mut script = Script::leading(&[1, 2], rule);
+    script.produce();
+    assert_eq!(script.replica.high_watermark(), Offset::ZERO);
+    script.receive(2, Message::Ack(ack));
+    script.replica.high_watermark() == Offset(1)
+}
+
+#[test]
+fn an_acknowledgement_counts_in_its_epoch_from_its_disk_and_process_only() {
+    assert!(commits(None, ack(1)));
+    let older = Ack { epoch: Epoch(0), ..ack(1) };
+    let other_disk = Ack { member: Member { disk: DiskId(99), ..member(2) }, ..ack(1) };
+    let other_process = Ack { incarnation: Incarnation(7), ..ack(1) };
+    let cases = [
+        (Mutation::AckWithoutEpoch, older),
+        (Mutation::AckFromAnotherDisk, other_disk),
+        (Mutation::AckFromAnotherIncarnation, other_process),
+    ];
+    for (rule, wrong) in cases {
+        assert!(!commits(None, wrong), "{rule:?}");
+        assert!(commits(Some(rule), wrong), "{rule:?} is not noticed");
+    }
+    assert!(!commits(None, Ack { flow: Flow(0), ..ack(1) }));
+}
+
+#[test]
+fn a_leader_lets_nobody_of_another_epoch_in() {
+    let accepts = |rule| {
+        let mut script = Script::leading(&[1, 2], rule);
+        let out = script.receive(2, Message::Hello(hello(Epoch(0), 2)));
+        let accepted = |e: &Effect| matches!(e, Effect::Send { message: Message::HelloReply(r), .. } if matches!(r.verdict, HelloVerdict::Accepted { .. }));
+        out.iter().any(accepted)
+    };
+    assert!(!accepts(None));
+    assert!(accepts(Some(Mutation::HelloWithoutEpoch)));
+}
+
+#[test]
+fn a_follower_appends_only_what_continues_its_log() {
+    let appends = |rule| {
+        let mut script = Script::new(2, rule);
+        script.step(Input::State(state(&[1, 2], 1)));
+        let verdict = HelloVerdict::Accepted { truncate_to: Offset::ZERO, high_watermark: Offset::ZERO };
+        script.receive(1, Message::HelloReply(HelloReply { epoch: E1, flow: Flow(1), verdict }));
+        assert_eq!(script.replica.role(), RoleView::Follower { leader: BrokerId(1), greeted: true });
+        let place = crate::batch::Stamp { base_offset: Offset(1), leader_epoch: E1, append_time_ms: None };
+        let (header, bytes) = crate::batch::stamp(batch((ProducerId(1), 0), 1), place).unwrap();
+        let stored = StoredBatch { base: Offset(1), last: header.last_offset(), epoch: E1, max_timestamp_ms: 0, bytes };
+        script.receive(
+            1,
+            Message::Append(Append {
+                epoch: E1,
+                flow: Flow(1),
+                base: Offset(1),
+                previous_epoch: E1,
+                batches: vec![stored],
+                high_watermark: Offset::ZERO,
+            }),
+        );
+        script.replica.log_end() > Offset::ZERO
+    };
+    assert!(!appends(None));
+    assert!(appends(Some(Mutation::AppendAnywhere)));
+}
+
+/// A write is lost, is tried again, and the second one is refused: the first may yet happen,
+/// and whom it adds has to have every record until a version shows that it did not.
+#[test]
+fn a_write_of_unknown_outcome_counts_until_a_new_version_shows() {
+    let commits_alone = |rule| {
+        let mut script = Script::leading(&[1], rule);
+        let lost = Input::Written { attempt: Attempt(0), outcome: WriteOutcome::Unknown };
+        script.step(lost);
+        let again = script.step(Input::State(state(&[1], 1)));
+        assert!(again.iter().any(|e| matches!(e, Effect::WriteState { attempt: Attempt(1), .. })));
+        script.step(Input::Written { attempt: Attempt(1), outcome: WriteOutcome::Refused });
+        script.produce();
+        script.replica.high_watermark() > Offset::ZERO
+    };
+    assert!(!commits_alone(None));
+    assert!(commits_alone(Some(Mutation::ForgetUnknownWrite)));
+}
+
+#[test]
+fn a_candidate_that_may_not_lead_leaves_the_queue() {
+    let decides = |mutations| {
+        let state = state(&[1], 1).state;
+        let me = member(2);
+        let mine = Candidate { seq: CandidateSeq(0), member: me, incarnation: incarnation(2) };
+        let view = View {
+            state: &state,
+            candidates: &[mine],
+            me,
+            incarnation: incarnation(2),
+            leading: false,
+            eligible: true,
+            draining: false,
+            env: &Env::default(),
+        };
+        let config = ElectionConfig { mutations, ..ElectionConfig::default() };
+        Elector::default().decide(&view, &config)
+    };
+    assert_eq!(decides(Mutations::default()), Decision::Leave);
+    let without = Mutations::only(Mutation::IneligibleStays);
+    assert_eq!(decides(without), Decision::Nothing);
+}
+
+/// Whoever lost its role without a new state to follow looks at the known one again.
+#[test]
+fn a_follower_whose_disk_was_full_follows_again() {
+    let mut script = Script::new(2, None);
+    script.step(Input::State(state(&[1, 2], 1)));
+    script.replica.log.end = Offset(1);
+    script.step(Input::AppendFailed { term: LogTerm(0) });
+    assert_eq!(script.replica.role(), RoleView::Idle);
+    script.step(Input::State(state(&[1, 2], 1)));
+    assert!(matches!(script.replica.role(), RoleView::Follower { .. }));
+}
+
+/// A reset of the link is no lag: the follower has its time to greet again.
+#[test]
+fn a_reset_link_does_not_cost_the_place_among_the_in_sync_replicas() {
+    let mut script = Script::leading(&[1, 2], None);
+    let written = |out: &[Effect]| out.iter().any(|e| matches!(e, Effect::WriteState { .. }));
+    script.env.now_ms = 60_000;
+    script.step(Input::Tick);
+    script.step(Input::LinkReset(BrokerId(2)));
+    script.env.now_ms += 100;
+    assert!(!written(&script.step(Input::Tick)));
+    script.env.now_ms += 6_000;
+    assert!(written(&script.step(Input::Tick)), "it did not come back");
+}
+
+/// A member that lost what it had acknowledged stops counting with its Hello.
+#[test]
+fn a_member_that_lost_records_is_told_and_stops_counting() {
+    let mut script = Script::leading(&[1, 2], None);
+    script.produce();
+    script.receive(2, Message::Ack(ack(1)));
+    let again = Hello { incarnation: Incarnation(21), ..hello(E1, 1) };
+    script.env.peers.clear();
+    let out = script.receive(2, Message::Hello(again));
+    let damaged = |e: &Effect| matches!(e, Effect::Send { message: Message::HelloReply(r), .. } if r.verdict == HelloVerdict::Damaged);
+    assert!(out.iter().any(damaged));
+    let Role::Leader(leader) = &script.replica.role else { panic!("it leads") };
+    assert_eq!(leader.acked(&member(2), &script.replica.config), None);
+}
