@@ -9,6 +9,12 @@ use std::ops::RangeInclusive;
 pub struct Problems(Vec<String>);
 
 impl Problems {
+    /// Every problem, one a line; empty if there is none.
+    #[must_use]
+    pub fn text(&self) -> String {
+        self.0.join("\n")
+    }
+
     /// `key` has `value`, and only what `allowed` says is taken.
     pub fn add(&mut self, key: &str, value: impl Display, allowed: impl Display) {
         self.0.push(format!("{key} = {value}: {allowed}"));

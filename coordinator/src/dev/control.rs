@@ -1,0 +1,81 @@
+//! The control port of `baton dev`: kill a broker, start it again.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use axum::{Json, response::IntoResponse};
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpListener;
+
+use crate::dev::cluster::{DevCluster, DevError};
+
+/// Where the control port is unless the user says otherwise.
+pub const CONTROL: &str = "127.0.0.1:7490";
+
+/// The answer to every request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    /// Whether brokers 1, 2, 3 run.
+    pub running: Vec<bool>,
+    pub error: Option<String>,
+}
+
+/// Serves until the process ends. Only this machine can reach it.
+///
+/// # Errors
+/// The address cannot be bound.
+pub async fn serve(address: SocketAddr, cluster: Arc<DevCluster>) -> std::io::Result<()> {
+    let router = Router::new()
+        .route("/", get(status))
+        .route("/brokers/{id}/kill", post(kill))
+        .route("/brokers/{id}/start", post(start))
+        .with_state(cluster);
+    let listener = TcpListener::bind(address).await?;
+    axum::serve(listener, router).await
+}
+
+async fn status(State(cluster): State<Arc<DevCluster>>) -> Json<Told> {
+    Json(Told { running: cluster.running(), error: None })
+}
+
+async fn kill(State(cluster): State<Arc<DevCluster>>, Path(id): Path<u32>) -> impl IntoResponse {
+    answer(cluster, move |cluster| cluster.kill(id)).await
+}
+
+async fn start(State(cluster): State<Arc<DevCluster>>, Path(id): Path<u32>) -> impl IntoResponse {
+    answer(cluster, move |cluster| cluster.start_broker(id)).await
+}
+
+/// The cluster's functions block: they run on a thread of their own.
+async fn answer(
+    cluster: Arc<DevCluster>,
+    act: impl FnOnce(&DevCluster) -> Result<(), DevError> + Send + 'static,
+) -> (StatusCode, Json<Told>) {
+    let acting = Arc::clone(&cluster);
+    let done = tokio::task::spawn_blocking(move || act(&acting)).await;
+    let error = match done {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(error.to_string()),
+        Err(error) => Some(error.to_string()),
+    };
+    let status = if error.is_some() { StatusCode::CONFLICT } else { StatusCode::OK };
+    (status, Json(Told { running: cluster.running(), error }))
+}
+
+/// Asks a running `baton dev`.
+///
+/// # Errors
+/// Nobody listens there, or it is something else.
+pub fn ask(address: &str, path: &str) -> Result<Told, String> {
+    let agent: ureq::Agent =
+        ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(60))).http_status_as_error(false).build().into();
+    let answer = agent.post(format!("http://{address}{path}")).send_empty();
+    let mut answer = answer.map_err(|error| format!("no `baton dev` answers at {address}: {error}"))?;
+    let text = answer.body_mut().read_to_string().map_err(|error| error.to_string())?;
+    serde_json::from_str(&text).map_err(|_| format!("what listens at {address} is not `baton dev`"))
+}
