@@ -252,12 +252,14 @@ impl Replica {
         }
         // A copy that was emptied knows nothing of what came before its start.
         let follows = match self.log.lineage.last_epoch() {
-            Some(last) => last == epoch,
+            // None: the leader's log begins here, and its Hello found this one to fit.
+            Some(last) => last == epoch || epoch == Epoch::NONE,
             None => self.log.start == end,
         };
         if append.base != end || !follows {
             return false;
         }
+        epoch = epoch.max(self.log.lineage.last_epoch().unwrap_or_default());
         for batch in &append.batches {
             if batch.base != end || batch.last < batch.base || batch.epoch < epoch || batch.epoch > append.epoch {
                 return false;

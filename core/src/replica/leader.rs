@@ -419,6 +419,9 @@ impl Replica {
         } else {
             self.log.lineage.common_end(self.log.end, &hello.lineage, hello.end)
         };
+        // Where this log begins it cannot compare; an in-sync replica has what was committed there.
+        let truncate_to =
+            if in_sync && hello.end >= self.log.start { truncate_to.max(self.log.start) } else { truncate_to };
         if in_sync && truncate_to < self.high_watermark {
             return HelloVerdict::Damaged;
         }

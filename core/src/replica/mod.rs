@@ -83,6 +83,7 @@ pub struct RecoveredLog {
     pub start: Offset,
     pub end: Offset,
     pub highest_epoch: Epoch,
+    /// With the epoch of the record before `start`, if that is known (see [`Lineage::set_start`]).
     pub lineage: Lineage,
     /// A lower bound of the high watermark.
     pub high_watermark: Offset,

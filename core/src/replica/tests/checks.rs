@@ -26,6 +26,8 @@ pub struct Ledger {
     leaders: BTreeMap<Epoch, (BrokerId, Incarnation)>,
     latest: BTreeMap<Epoch, Offset>,
     abandoned: bool,
+    /// The highest offset to which retention moved a log's start.
+    pub retained_from: Offset,
     pub asked: BTreeMap<RequestId, Identity>,
     /// Something has changed that invariants 1 and 4 depend on.
     pub dirty: bool,
@@ -52,12 +54,14 @@ impl Ledger {
     /// Invariants 2 and 10: one value per offset, one offset per value, in order.
     fn commit(&mut self, batch: &StoredBatch) -> Checked {
         let id = identity(batch);
-        if let Some(place) = self.places.insert(id, batch.base) {
+        let place = self.places.insert(id, batch.base);
+        // A copy that was filled anew knows no producers from below its start.
+        if let Some(place) = place.filter(|place| *place >= self.retained_from) {
             return Err(format!("10: {id:?} is committed at {place} and at {}", batch.base));
         }
         let header = BatchHeader::parse(&batch.bytes).unwrap();
         let expected = self.next.insert(id.0, header.last_sequence() + 1).unwrap_or(0);
-        if expected != id.1 && !self.abandoned {
+        if expected != id.1 && !self.abandoned && self.retained_from == Offset::ZERO {
             return Err(format!("10: {id:?} is committed, and {expected} is next"));
         }
         self.committed.insert(batch.base, batch.clone());

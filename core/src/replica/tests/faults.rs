@@ -214,7 +214,9 @@ impl Cluster {
             m.broker != broker && self.nodes.get(&m.broker).is_some_and(|n| n.member() == **m)
         };
         let down = self.nodes.get(&broker).is_some_and(|n| n.process.is_none());
-        down && state.isr.iter().any(|m| intact(&m))
+        // A write of its own that is still under way may yet leave it as the only member.
+        let writes = self.registry.pending.iter().any(|w| w.broker == broker && w.outcome.is_none());
+        down && !writes && state.isr.iter().any(|m| intact(&m))
     }
 
     fn lose_disk(&mut self, broker: BrokerId) -> Checked {
@@ -348,6 +350,7 @@ impl Cluster {
         node.stable.drop_below(start);
         node.stable.high_watermark = node.stable.high_watermark.max(start);
         self.note("log start moved");
+        self.ledger.retained_from = self.ledger.retained_from.max(start);
         self.input(broker, Input::LogStart(start))
     }
 

@@ -43,7 +43,6 @@ noticed_by_walks! {
     nothing_commits_below_the_minimum: CommitBelowMin in 4_000,
     only_in_sync_replicas_elect_themselves: WinnerOutsideIsr in 1_000,
     only_what_is_durable_is_acknowledged: AckBeforeFsync in 1_000,
-    the_highest_epoch_is_durable_first: ForgetHighestEpoch in 8_000,
     nobody_resumes_leadership_after_a_restart: ResumeLeadership in 1_000,
     nobody_leads_again_in_an_epoch_that_was_given_up: ResumeEpoch in 2_000,
 }
@@ -184,6 +183,19 @@ fn an_acknowledgement_counts_in_its_epoch_from_its_disk_and_process_only() {
         assert!(commits(Some(rule), wrong), "{rule:?} is not noticed");
     }
     assert!(!commits(None, Ack { flow: Flow(0), ..ack(1) }));
+}
+
+#[test]
+fn the_highest_epoch_is_durable_first() {
+    let greets_at_once = |rule| {
+        let mut script = Script::new(2, rule);
+        let mut out = Vec::new();
+        script.replica.step(Input::State(state(&[1, 2], 1)), &script.env, &mut out);
+        assert!(out.contains(&Effect::SaveEpoch(E1)));
+        out.iter().any(|e| matches!(e, Effect::Send { message: Message::Hello(_), .. }))
+    };
+    assert!(!greets_at_once(None));
+    assert!(greets_at_once(Some(Mutation::ForgetHighestEpoch)));
 }
 
 #[test]
