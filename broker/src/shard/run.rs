@@ -165,7 +165,9 @@ impl Shard {
 
     fn open(&mut self, open: OpenPartition) {
         let config = ReplicaConfig { log_append_time: append_time(&open.settings), ..self.parts.config.clone() };
-        let replica = Replica::new(open.id, open.member, self.parts.incarnation, config, open.recovered);
+        let mut replica = Replica::new(open.id, open.member, self.parts.incarnation, config, open.recovered);
+        // Flows are far rarer than one a microsecond.
+        replica.number_flows_from(self.env.now_ms * 1_000);
         let min_insync = min_insync(&open.settings);
         let partition = Partition {
             replica,

@@ -502,6 +502,12 @@ impl Replica {
         self.log.damaged
     }
 
+    /// A copy that is opened again in one process must not use the numbers of its predecessor:
+    /// an acknowledgement of then could be taken for one of now.
+    pub fn number_flows_from(&mut self, first: u64) {
+        self.flow = Flow(self.flow.0.max(first));
+    }
+
     /// `message.timestamp.type` of the topic was changed.
     pub fn set_log_append_time(&mut self, on: bool) {
         self.config.log_append_time = on;
