@@ -2,6 +2,7 @@
 
 pub mod contract;
 pub mod memory;
+pub mod process;
 pub mod proxy;
 pub mod recipes;
 pub mod server;

@@ -2,13 +2,15 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
+
+use super::process::{bound_to_parent, free_ports};
 
 /// Which ZooKeeper to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,7 +164,7 @@ impl Ensemble {
     pub fn spawn(&mut self, server: usize) -> io::Result<()> {
         let entry = &mut self.servers[server];
         let log = File::options().create(true).append(true).open(entry.dir.join("log"))?;
-        let child = Command::new("java")
+        let child = bound_to_parent("java")
             .args(["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
             .args(["-Dzookeeper.admin.enableServer=false", "-Dzookeeper.4lw.commands.whitelist=*"])
             .args(["-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"])
@@ -254,12 +256,6 @@ fn config(home: &Path, client: SocketAddr, ports: &[u16], count: usize) -> Strin
         }
     }
     text
-}
-
-/// Held together until all are known, so that none is given twice.
-fn free_ports(count: usize) -> io::Result<Vec<u16>> {
-    let listeners: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
-    listeners.iter().map(|listener| listener.local_addr().map(|a| a.port())).collect()
 }
 
 /// A serving server's answer to `srvr` (leader, follower or standalone is in it).

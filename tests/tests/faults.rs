@@ -1,0 +1,55 @@
+//! Short forms of the faults, on real processes: what is asserted is that nothing is lost,
+//! reordered or repeated, and that everything comes back. How fast is `faults run`'s business.
+
+use std::path::Path;
+use std::process::Command;
+
+use baton_registry::testing::server::Version;
+use baton_tests::faults::campaign::{self, Plan, Row, default_program};
+use baton_tests::faults::cluster::Shape;
+use baton_tests::faults::results::report;
+use baton_tests::faults::stage::Pace;
+
+/// The binary of the same profile, built if it is not there.
+fn program() -> std::path::PathBuf {
+    let program = default_program();
+    if !program.exists() {
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "-p", "baton-coordinator", "--bin", "baton"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+        if let Some(target) = program.ancestors().nth(2).filter(|dir| *dir != Path::new("")) {
+            build.env("CARGO_TARGET_DIR", target);
+        }
+        if program.parent().is_some_and(|dir| dir.ends_with("release")) {
+            build.arg("--release");
+        }
+        assert!(build.status().unwrap().success(), "the binary baton cannot be built");
+    }
+    program
+}
+
+/// One round of a fault.
+async fn survives(row: Row) {
+    let Some(class_path) = Version::V3_8.class_path_or_skip() else { return };
+    let shape = Shape {
+        program: program(),
+        class_path,
+        zookeepers: 3,
+        brokers: 3,
+        coordinators: 2,
+        parent: std::env::temp_dir(),
+        log_filter: "info".to_owned(),
+    };
+    let mut plan = Plan::new(shape, Pace::short());
+    // A build without optimisation shares the machine with other tests.
+    (plan.partitions, plan.rate) = (12, 50);
+    let results = campaign::run(&plan, row, 1, 1).await.unwrap();
+    assert!(results.iter().all(|round| round.correct()), "\n{}{results:#?}", report(&results));
+}
+
+/// One after the other: they would take each other's processors.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_acknowledged_is_lost_and_everything_comes_back() {
+    for row in [Row::Kill9, Row::Sigstop, Row::KillAll, Row::EmptyDisk, Row::Sigterm, Row::CoordinatorCreate] {
+        survives(row).await;
+    }
+}
