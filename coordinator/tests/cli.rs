@@ -1,5 +1,7 @@
 //! The binary from outside, against a cluster inside this process: what it prints where, and
 //! how it exits.
+// Helpers of an integration test are not test functions to clippy, which allows it there.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::{process::Stdio, time::Duration};
 
