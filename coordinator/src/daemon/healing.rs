@@ -33,6 +33,8 @@ const TIDY_EVERY: Duration = Duration::from_secs(30);
 /// How long the pass gives itself for one internal topic.
 const INTERNAL_WITHIN: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_millis(200);
+/// At least so long between two passes.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// What the passes of one term remember.
 pub struct Healing {
@@ -69,9 +71,15 @@ impl Healing {
     /// Until it is fenced or dropped.
     pub async fn run(mut self) {
         self.finish_intents().await;
+        let mut changes = self.term.view().changes();
+        while !self.is_complete() {
+            // Plans made from half a view would find no brokers.
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
         self.term.ready.send_replace(true);
         let every = Duration::from_millis(self.term.shared.config.timing.healing_ms);
-        let mut changes = self.term.view().changes();
         loop {
             if let Err(error) = self.pass().await {
                 // Notes a fenced term as over.
@@ -83,6 +91,8 @@ impl Healing {
             }
             let next = Instant::now() + every;
             changes.mark_unchanged();
+            // However fast brokers come and go, and whatever failed.
+            sleep(PAUSE.min(every)).await;
             while Instant::now() < next && self.brokers_as_before() {
                 tokio::select! {
                     changed = changes.changed() => if changed.is_err() { return },
@@ -90,6 +100,10 @@ impl Healing {
                 }
             }
         }
+    }
+
+    fn is_complete(&self) -> bool {
+        self.term.view().read(super::plan::Snapshot::is_complete)
     }
 
     fn brokers_as_before(&self) -> bool {
@@ -129,9 +143,6 @@ impl Healing {
     }
 
     async fn pass(&mut self) -> Result<(), RecipeError> {
-        if !self.term.view().read(super::plan::Snapshot::is_complete) {
-            return Ok(());
-        }
         let noted = self.note_attendance().await?;
         self.rehome(&noted).await?;
         self.keep_history_topic().await?;

@@ -129,8 +129,6 @@ impl History {
         let now_ms = self.clock.now_ms();
         let events = changed
             .iter()
-            // The history does not tell of itself.
-            .filter(|change| change.topic != EVENTS_TOPIC)
             .flat_map(|change| changes::changes(&change.topic, change.id.partition, &change.old, &change.new, now_ms))
             .collect();
         for event in changes::coalesce(events) {

@@ -20,28 +20,39 @@ use baton_registry::znode::{
 };
 use baton_registry::{CreateMode, Event, Registry, SessionId};
 use bytes::Bytes;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use tokio::task::JoinHandle;
 
 use crate::daemon::brokers::{BrokerCalls, Fenced};
 use crate::daemon::plan::fixtures::{disk, member};
 use crate::daemon::plan::reassign::{target_of, under_way};
 
-/// Loses every request of a client after so many of its writes.
+/// Loses every request of a client after so many of its writes, or one in so many of them.
 #[derive(Clone, Default)]
-pub struct Faults(Arc<Mutex<BTreeMap<String, usize>>>);
+pub struct Faults {
+    cut: Arc<Mutex<BTreeMap<String, usize>>>,
+    lossy: Arc<Mutex<BTreeMap<String, (StdRng, f64)>>>,
+}
 
 impl Faults {
     /// The client's next `writes` writes arrive, and nothing after them.
     pub fn cut_after(&self, client: &str, writes: usize) {
-        self.0.lock().unwrap().insert(client.to_owned(), writes);
+        self.cut.lock().unwrap().insert(client.to_owned(), writes);
+    }
+
+    /// From now on this part of the client's requests is lost, on its way or on its way back.
+    pub fn lose(&self, client: &str, part: f64, seed: u64) {
+        let rng = StdRng::seed_from_u64(seed);
+        self.lossy.lock().unwrap().insert(client.to_owned(), (rng, part));
     }
 }
 
 impl RegistryNetwork for Faults {
     fn fate(&self, request: Request<'_>) -> Fate {
-        let mut left = self.0.lock().unwrap();
+        let mut left = self.cut.lock().unwrap();
         let loss = match left.get_mut(request.client) {
-            None => Loss::None,
+            None => self.random_loss(request.client),
             Some(0) => Loss::Request,
             Some(writes) => {
                 *writes -= usize::from(request.is_write);
@@ -49,6 +60,17 @@ impl RegistryNetwork for Faults {
             }
         };
         Fate { loss, ..Fate::default() }
+    }
+}
+
+impl Faults {
+    fn random_loss(&self, client: &str) -> Loss {
+        let mut lossy = self.lossy.lock().unwrap();
+        let Some((rng, part)) = lossy.get_mut(client) else { return Loss::None };
+        if !rng.random_bool(*part) {
+            return Loss::None;
+        }
+        if rng.random_bool(0.5) { Loss::Request } else { Loss::Answer }
     }
 }
 

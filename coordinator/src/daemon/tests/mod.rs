@@ -5,4 +5,6 @@ mod admin;
 mod fakes;
 mod harness;
 mod healing;
+mod losses;
+mod network;
 mod takeover;
