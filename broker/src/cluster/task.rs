@@ -11,7 +11,7 @@ use baton_core::{BrokerId, DiskId, Incarnation, TopicId, TopicPartition};
 use baton_registry::pool::SessionPool;
 use baton_registry::recipes::membership::LiveBrokers;
 use baton_registry::recipes::partition_state::{Outcome, StateWrite};
-use baton_registry::recipes::topics::Topic;
+use baton_registry::recipes::topics::{Topic, TopicList};
 use baton_registry::recipes::{RecipeError, candidates, partition_state, tombstones, topics};
 use baton_registry::znode::{self, Tombstone};
 use baton_registry::{Event, Registry, RegistryError, SessionId, Watch};
@@ -59,7 +59,7 @@ pub struct ClusterParts {
 
 /// Something that was started is done.
 pub(super) enum Done {
-    Topics(Result<Vec<Topic>, RecipeError>),
+    Topics(Result<TopicList, RecipeError>),
     Topic(TopicId, Result<Option<Topic>, RecipeError>),
     State { id: TopicPartition, item: Item, result: Result<Option<VersionedState>, RecipeError> },
     Queue(TopicPartition, Result<Vec<candidates::QueuedCandidate>, RecipeError>),
@@ -215,6 +215,14 @@ impl ClusterTask {
         self.retry_at.insert((self.parts.monotonic.now_ms() + RETRY_MS, item));
     }
 
+    /// What cannot be understood stays so until somebody writes it anew: the watch says when, and
+    /// everything is read again from time to time. Until then what was known goes on to count.
+    fn retry_unless_unreadable(&mut self, error: &RecipeError, item: Item) {
+        if !matches!(error, RecipeError::Znode(_)) {
+            self.retry_later(item);
+        }
+    }
+
     /// Starts whatever is ready: writes first, since others wait for them.
     fn go_on(&mut self) {
         self.start_writes();
@@ -231,7 +239,7 @@ impl ClusterTask {
     fn read(&self, item: Item) -> BoxFuture<'static, Done> {
         let registry = Arc::clone(&self.parts.registry);
         match item {
-            Item::Topics => Box::pin(async move { Done::Topics(topics::list(&*registry).await) }),
+            Item::Topics => Box::pin(async move { Done::Topics(topics::read_all(&*registry).await) }),
             Item::Topic(id) => Box::pin(async move { Done::Topic(id, topics::read(&*registry, id).await) }),
             Item::State(id) => {
                 Box::pin(async move { Done::State { id, item, result: partition_state::read(&*registry, id).await } })
@@ -263,16 +271,17 @@ impl ClusterTask {
         }
     }
 
-    async fn topics_read(&mut self, result: Result<Vec<Topic>, RecipeError>) {
+    async fn topics_read(&mut self, result: Result<TopicList, RecipeError>) {
         self.reading.done(Item::Topics);
-        let topics = match result {
+        let TopicList { topics, unreadable } = match result {
             Ok(topics) => topics,
             Err(error) => {
                 tracing::warn!(%error, "cannot read the topics");
                 return self.retry_later(Item::Topics);
             }
         };
-        let present: BTreeSet<TopicId> = topics.iter().map(|topic| topic.id).collect();
+        // What was known of an unreadable one goes on to count.
+        let present: BTreeSet<TopicId> = topics.iter().map(|topic| topic.id).chain(unreadable).collect();
         for id in self.parts.view.topic_ids() {
             if !present.contains(&id) {
                 // Only a tombstone deletes data; this only stops showing the topic.
@@ -291,7 +300,7 @@ impl ClusterTask {
             Ok(None) => self.parts.view.forget_topic(id),
             Err(error) => {
                 tracing::warn!(topic = %id, %error, "cannot read a topic");
-                self.retry_later(Item::Topic(id));
+                self.retry_unless_unreadable(&error, Item::Topic(id));
             }
         }
     }
@@ -323,17 +332,19 @@ impl ClusterTask {
             Ok(None) => self.parts.view.forget_state(id),
             Err(error) => {
                 tracing::warn!(partition = %id, %error, "cannot read the state of a partition");
-                self.retry_later(item);
+                self.retry_unless_unreadable(&error, item);
             }
         }
     }
 
     pub(super) async fn learn_state(&mut self, id: TopicPartition, state: VersionedState, forced: bool) {
         let news = self.parts.view.learn_state(id, state.clone());
+        // In any case: the state may have been read before the topic was known, and a copy is
+        // opened only when both are.
+        self.settle_copy(id, &state.state);
         if !news && !forced {
             return;
         }
-        self.settle_copy(id, &state.state);
         if self.copies.is_open(id) {
             self.parts.shards.tell(id, ShardInput::Replica { id, input: Input::State(state.clone()) }).await;
             self.refresh_queue(id, &state);
