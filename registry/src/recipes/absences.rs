@@ -9,10 +9,11 @@ use super::{Fence, RecipeError, fenced};
 use crate::api::{CreateMode, Op, Registry, RegistryError};
 use crate::znode::{Absence, Znode, absent, broker};
 
-/// Everybody who is away.
+/// Everybody who is away. A note that cannot be understood is told in the log and left out: the
+/// count of that absence begins anew.
 ///
 /// # Errors
-/// The registry's, or data that is not ours or newer.
+/// The registry's.
 pub async fn read_all(registry: &dyn Registry) -> Result<BTreeMap<BrokerId, Absence>, RecipeError> {
     let names = registry.children(absent::ROOT).await?;
     let ids: Vec<BrokerId> = names.iter().filter_map(|name| broker::broker_of(name)).collect();
@@ -21,9 +22,12 @@ pub async fn read_all(registry: &dyn Registry) -> Result<BTreeMap<BrokerId, Abse
     let mut absences = BTreeMap::new();
     for (id, found) in ids.into_iter().zip(found) {
         match found {
-            Ok((data, _)) => {
-                absences.insert(id, Absence::decode(&data)?);
-            }
+            Ok((data, _)) => match Absence::decode(&data) {
+                Ok(absence) => {
+                    absences.insert(id, absence);
+                }
+                Err(error) => tracing::warn!(broker = %id, %error, "cannot read since when a broker is away"),
+            },
             Err(RegistryError::NoNode(_)) => {}
             Err(error) => return Err(error.into()),
         }

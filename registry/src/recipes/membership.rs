@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::RecipeError;
-use crate::api::{CreateMode, Event, Op, Registry, RegistryError, SessionId, SessionState, Stat};
+use crate::api::{CreateMode, Event, Op, Registry, RegistryError, SessionId, SessionState, Stat, Watch};
 use crate::znode::{BrokerClaim, BrokerRegistration, Znode, ZnodeError, broker, broker_id};
 
 /// A hint may be lost: everything is read again this often.
@@ -85,7 +85,14 @@ pub async fn claim(
             }
             Err(error) => return Err(error.into()),
         };
-        let found = BrokerClaim::decode(&data)?;
+        let found = match BrokerClaim::decode(&data) {
+            // A session makes one claim: whoever overwrote the node did not take it away.
+            Err(error) if is_mine(registry, &stat) => {
+                tracing::warn!(broker = %identity.broker, %error, "somebody overwrote the claim of this broker");
+                return Ok(());
+            }
+            found => found?,
+        };
         if is_mine(registry, &stat) && found == mine {
             return Ok(());
         }
@@ -155,7 +162,11 @@ pub async fn maintain(
     mut registration: watch::Receiver<BrokerRegistration>,
 ) -> Result<(), ClaimError> {
     let mut states = registry.session();
+    let mut own: Option<Watch> = None;
     loop {
+        if own.is_none() {
+            own = registry.watch(&broker::path(identity.broker), false).await.ok();
+        }
         let state = *states.borrow_and_update();
         let current = registration.borrow_and_update().clone();
         let settled = match state {
@@ -178,8 +189,18 @@ pub async fn maintain(
             changed = states.changed() => if changed.is_err() { return Ok(()) },
             // The owner of the registration is gone: what it said last stays.
             Ok(()) = registration.changed() => {}
+            // Somebody overwrote or removed it, or it was this broker itself.
+            changed = changed(&mut own) => if changed.is_none() { own = None },
             () = sleep(pause) => {}
         }
+    }
+}
+
+/// The next change of what is watched; never, if nothing is.
+async fn changed(watch: &mut Option<Watch>) -> Option<Event> {
+    match watch {
+        Some(watch) => watch.next().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -214,7 +235,8 @@ pub struct LiveBrokers {
 }
 
 /// Keeps `publish` at what is registered, until the registry is closed. While ZooKeeper is away
-/// the last view stays.
+/// the last view stays, and so does what is known of a broker whose registration was overwritten
+/// with something that cannot be understood (its session goes on).
 pub async fn follow(registry: Arc<dyn Registry>, publish: watch::Sender<Arc<LiveBrokers>>) {
     let mut watch = loop {
         match registry.watch(broker::ROOT, true).await {
@@ -256,11 +278,12 @@ async fn update(
     publish: &watch::Sender<Arc<LiveBrokers>>,
     wanted: &Wanted,
 ) -> Result<(), RegistryError> {
+    let known = Arc::clone(&publish.borrow());
     let view = match wanted {
-        Wanted::All => read_all(registry).await?,
+        Wanted::All => read_known(registry, &known).await?,
         Wanted::One(id) => {
-            let mut view = LiveBrokers::clone(&publish.borrow());
-            match read(registry, *id).await? {
+            let mut view = LiveBrokers::clone(&known);
+            match read(registry, *id).await?.or_known(*id, &known) {
                 Some(live) => view.brokers.insert(*id, live),
                 None => view.brokers.remove(id),
             };
@@ -277,35 +300,62 @@ async fn update(
     Ok(())
 }
 
-/// Everybody who is registered. A registration that cannot be read counts as absent, and the
+/// Everybody who is registered. A registration that cannot be understood is left out, and the
 /// log says so.
 ///
 /// # Errors
 /// The registry's.
 pub async fn read_all(registry: &dyn Registry) -> Result<LiveBrokers, RegistryError> {
+    read_known(registry, &LiveBrokers::default()).await
+}
+
+async fn read_known(registry: &dyn Registry, known: &LiveBrokers) -> Result<LiveBrokers, RegistryError> {
     let names = registry.children(broker::ROOT).await?;
     let ids: Vec<BrokerId> = names.iter().filter_map(|name| broker::broker_of(name)).collect();
     let found = join_all(ids.iter().map(|id| read(registry, *id))).await;
     let mut brokers = BTreeMap::new();
-    for (id, live) in ids.into_iter().zip(found) {
-        if let Some(live) = live? {
+    for (id, found) in ids.into_iter().zip(found) {
+        if let Some(live) = found?.or_known(id, known) {
             brokers.insert(id, live);
         }
     }
     Ok(LiveBrokers { brokers, known: true })
 }
 
-async fn read(registry: &dyn Registry, id: BrokerId) -> Result<Option<LiveBroker>, RegistryError> {
+/// What is registered under an id.
+enum Registered {
+    Nobody,
+    Broker(LiveBroker),
+    /// The node is there, and its data cannot be understood.
+    Unreadable {
+        czxid: i64,
+    },
+}
+
+impl Registered {
+    /// An unreadable registration counts as what it was before it was overwritten.
+    fn or_known(self, id: BrokerId, known: &LiveBrokers) -> Option<LiveBroker> {
+        match self {
+            Self::Nobody => None,
+            Self::Broker(live) => Some(live),
+            Self::Unreadable { czxid } => known.brokers.get(&id).filter(|before| before.czxid == czxid).cloned(),
+        }
+    }
+}
+
+async fn read(registry: &dyn Registry, id: BrokerId) -> Result<Registered, RegistryError> {
     let (data, stat) = match registry.get(&broker::path(id)).await {
         Ok(found) => found,
-        Err(RegistryError::NoNode(_)) => return Ok(None),
+        Err(RegistryError::NoNode(_)) => return Ok(Registered::Nobody),
         Err(error) => return Err(error),
     };
     match BrokerRegistration::decode(&data) {
-        Ok(registration) => Ok(Some(LiveBroker { registration, version: stat.version, czxid: stat.czxid })),
+        Ok(registration) => {
+            Ok(Registered::Broker(LiveBroker { registration, version: stat.version, czxid: stat.czxid }))
+        }
         Err(error) => {
             tracing::warn!(broker = %id, %error, "cannot read a registration");
-            Ok(None)
+            Ok(Registered::Unreadable { czxid: stat.czxid })
         }
     }
 }

@@ -30,18 +30,21 @@ pub async fn read(registry: &dyn Registry, topic: TopicId) -> Result<Option<(Tom
     }
 }
 
-/// All tombstones, by topic id.
+/// All tombstones, by topic id. One that cannot be understood is told in the log and left out:
+/// nothing is deleted because of it.
 ///
 /// # Errors
-/// The registry's, or data that is not ours or newer.
+/// The registry's.
 pub async fn list(registry: &dyn Registry) -> Result<Vec<(TopicId, Tombstone)>, RecipeError> {
     let names = registry.children(tombstone::ROOT).await?;
     let topics: Vec<TopicId> = names.iter().filter_map(|name| name.parse().ok()).collect();
     let found = join_all(topics.iter().map(|topic| read(registry, *topic))).await;
     let mut tombstones = Vec::with_capacity(topics.len());
     for (topic, found) in topics.into_iter().zip(found) {
-        if let Some((found, _)) = found? {
-            tombstones.push((topic, found));
+        match found {
+            Ok(found) => tombstones.extend(found.map(|(found, _)| (topic, found))),
+            Err(RecipeError::Znode(error)) => tracing::warn!(%topic, %error, "cannot read a tombstone"),
+            Err(error) => return Err(error),
         }
     }
     Ok(tombstones)

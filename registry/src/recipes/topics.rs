@@ -84,19 +84,44 @@ pub async fn find(registry: &dyn Registry, namespace: &str, name: &str) -> Resul
     }
 }
 
-/// All topics, by id. Those with an intent are unfinished.
+/// All topics that can be read, and the others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TopicList {
+    /// By id. Those with an intent are unfinished.
+    pub topics: Vec<Topic>,
+    /// They exist, and what is written in their nodes is damaged, newer, or not ours.
+    pub unreadable: Vec<TopicId>,
+}
+
+/// Reads all topics. One whose node cannot be understood is told in the log and does not hide
+/// the others.
 ///
 /// # Errors
-/// The registry's, or data that is not ours or newer.
-pub async fn list(registry: &dyn Registry) -> Result<Vec<Topic>, RecipeError> {
+/// The registry's.
+pub async fn read_all(registry: &dyn Registry) -> Result<TopicList, RecipeError> {
     let names = registry.children(topic::ROOT).await?;
     let ids: Vec<TopicId> = names.iter().filter_map(|name| name.parse().ok()).collect();
     let found = join_all(ids.iter().map(|id| read(registry, *id))).await;
-    let mut topics = Vec::with_capacity(ids.len());
-    for topic in found {
-        topics.extend(topic?);
+    let mut list = TopicList { topics: Vec::with_capacity(ids.len()), unreadable: Vec::new() };
+    for (id, topic) in ids.into_iter().zip(found) {
+        match topic {
+            Ok(topic) => list.topics.extend(topic),
+            Err(RecipeError::Znode(error)) => {
+                tracing::warn!(topic = %id, %error, "cannot read a topic");
+                list.unreadable.push(id);
+            }
+            Err(error) => return Err(error),
+        }
     }
-    Ok(topics)
+    Ok(list)
+}
+
+/// The topics that can be read, by id: see [`read_all`].
+///
+/// # Errors
+/// The registry's.
+pub async fn list(registry: &dyn Registry) -> Result<Vec<Topic>, RecipeError> {
+    Ok(read_all(registry).await?.topics)
 }
 
 /// The topics whose intent a coordinator that died did not fulfil: [`finish`] does.

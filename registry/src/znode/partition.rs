@@ -12,7 +12,7 @@
 //!     removing             count, then u32 broker each
 //! ```
 
-use baton_core::ids::{CandidateSeq, TopicId, TopicPartition};
+use baton_core::ids::{BrokerId, CandidateSeq, Member, TopicId, TopicPartition};
 use baton_core::partition::{Assignment, LeaderId, PartitionState};
 
 use super::codec::{Reader, Writer, Znode, ZnodeError};
@@ -89,8 +89,23 @@ impl Znode for PartitionState {
         let isr = input.list(24, Reader::member)?;
         let assignment =
             Assignment { replicas: input.brokers()?, adding: input.brokers()?, removing: input.brokers()? };
+        check(input, &isr, &assignment)?;
         Ok(Self { leader, hint, epoch, isr, assignment, last_unclean_epoch })
     }
+}
+
+/// What everybody who decides from a state relies on.
+fn check(input: &Reader<'_>, isr: &[Member], assignment: &Assignment) -> Result<(), ZnodeError> {
+    let Assignment { replicas, adding, removing } = assignment;
+    let repeats = |brokers: &[BrokerId]| (1..brokers.len()).any(|i| brokers[..i].contains(&brokers[i]));
+    let in_sync: Vec<BrokerId> = isr.iter().map(|member| member.broker).collect();
+    if repeats(&in_sync) || repeats(replicas) || repeats(adding) || repeats(removing) {
+        return Err(input.invalid("a broker is named twice"));
+    }
+    if !adding.iter().chain(removing).all(|broker| replicas.contains(broker)) {
+        return Err(input.invalid("a broker is added or removed that is not among the replicas"));
+    }
+    Ok(())
 }
 
 fn read_leader(input: &mut Reader<'_>) -> Result<LeaderId, ZnodeError> {
@@ -105,9 +120,10 @@ fn read_leader(input: &mut Reader<'_>) -> Result<LeaderId, ZnodeError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::znode::codec::checks::{brokers, check_znode, has_bytes, member};
-    use baton_core::ids::{BrokerId, DiskId, Epoch, Generation, Incarnation, Member};
+    use crate::znode::codec::checks::{check_znode, has_bytes, member};
+    use baton_core::ids::{DiskId, Epoch, Generation, Incarnation};
     use proptest::prelude::*;
+    use std::collections::BTreeSet;
 
     fn leader() -> impl Strategy<Value = LeaderId> {
         (any::<u32>(), any::<u128>(), any::<u64>(), any::<i64>()).prop_map(|(broker, disk, incarnation, candidate)| {
@@ -124,16 +140,28 @@ mod tests {
         let who = (prop::option::of(leader()), prop::option::of(any::<u32>()));
         let epochs = (any::<u32>(), any::<u32>());
         let isr = prop::collection::vec(member(), 0..4);
-        (who, epochs, isr, (brokers(), brokers(), brokers())).prop_map(
-            |((leader, hint), (epoch, unclean), isr, (replicas, adding, removing))| PartitionState {
+        (who, epochs, isr, assignment()).prop_map(|((leader, hint), (epoch, unclean), mut isr, assignment)| {
+            let mut seen = BTreeSet::new();
+            isr.retain(|member| seen.insert(member.broker));
+            PartitionState {
                 leader,
                 hint: hint.map(BrokerId),
                 epoch: Epoch(epoch),
                 isr,
-                assignment: Assignment { replicas, adding, removing },
+                assignment,
                 last_unclean_epoch: Epoch(unclean),
-            },
-        )
+            }
+        })
+    }
+
+    /// Of each replica: whether it is being added, whether it is being removed.
+    fn assignment() -> impl Strategy<Value = Assignment> {
+        prop::collection::btree_map(any::<u32>(), (any::<bool>(), any::<bool>()), 0..5).prop_map(|replicas| {
+            let those = |which: fn(&(bool, bool)) -> bool| {
+                replicas.iter().filter(|(_, what)| which(what)).map(|(broker, _)| BrokerId(*broker)).collect()
+            };
+            Assignment { replicas: those(|_| true), adding: those(|what| what.0), removing: those(|what| what.1) }
+        })
     }
 
     check_znode!(state());
@@ -165,6 +193,26 @@ mod tests {
              01 00000001 000000000000000000000000000000d1 00000001
              02 00000001 00000002  01 00000002  00",
         );
+    }
+
+    #[test]
+    fn a_state_that_contradicts_itself_is_refused() {
+        let one = Member { broker: BrokerId(1), disk: DiskId(1), generation: Generation(0) };
+        let assignment = |replicas: &[u32], adding: &[u32], removing: &[u32]| {
+            let brokers = |ids: &[u32]| ids.iter().map(|id| BrokerId(*id)).collect();
+            Assignment { replicas: brokers(replicas), adding: brokers(adding), removing: brokers(removing) }
+        };
+        let with = |isr: Vec<Member>, assignment| PartitionState { isr, assignment, ..PartitionState::default() };
+        for bad in [
+            with(vec![one, Member { generation: Generation(1), ..one }], assignment(&[1], &[], &[])),
+            with(vec![one], assignment(&[1, 2, 1], &[], &[])),
+            with(vec![one], assignment(&[1], &[2], &[])),
+            with(vec![one], assignment(&[1], &[], &[2])),
+            with(vec![one], assignment(&[1, 2], &[2, 2], &[])),
+        ] {
+            let refused = PartitionState::decode(&bad.encode()).unwrap_err();
+            assert!(matches!(refused, ZnodeError::Invalid { .. }), "{bad:?}: {refused}");
+        }
     }
 
     #[test]

@@ -104,6 +104,10 @@ pub enum Intent {
     Growing { first: u32, plan: Vec<PlannedPartition> },
 }
 
+/// Far more than a coordinator makes. Readers look at each partition of a topic: a damaged count
+/// must not keep them busy for ever.
+pub const PARTITIONS_MAX: u32 = 100_000;
+
 /// The data of `/t/{id}`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TopicNode {
@@ -143,6 +147,9 @@ impl Znode for TopicNode {
 
     fn read(input: &mut Reader<'_>, _version: u8) -> Result<Self, ZnodeError> {
         let partitions = input.u32()?;
+        if partitions > PARTITIONS_MAX {
+            return Err(input.invalid("more partitions than a topic can have"));
+        }
         let intent = input.u8()?;
         let namespace = input.text()?;
         let name = input.text()?;
@@ -219,7 +226,7 @@ mod tests {
 
     fn topic() -> impl Strategy<Value = TopicNode> {
         let config = prop::collection::btree_map("[a-z.]{0,9}", ".{0,9}", 0..4);
-        (".{0,9}", ".{0,9}", config, any::<u32>(), intent()).prop_map(
+        (".{0,9}", ".{0,9}", config, 0..=PARTITIONS_MAX, intent()).prop_map(
             |(namespace, name, config, partitions, intent)| TopicNode { namespace, name, config, partitions, intent },
         )
     }
@@ -270,6 +277,13 @@ mod tests {
                 00000002 00000000000000000000000000000002 00000000
              02 02 01 00  02 00 01",
         );
+    }
+
+    #[test]
+    fn a_count_of_partitions_that_cannot_be_is_refused() {
+        let node = TopicNode { partitions: PARTITIONS_MAX + 1, ..TopicNode::default() };
+        let refused = TopicNode::decode(&node.encode()).unwrap_err();
+        assert!(matches!(refused, ZnodeError::Invalid { .. }), "{refused}");
     }
 
     #[test]
