@@ -158,6 +158,9 @@ pub struct ConsumerConfig {
     pub partition_bytes_max: u32,
     /// Fetched and not yet polled: fetching stops above so many bytes.
     pub buffer_bytes: usize,
+    /// The records of one batch take at most so many bytes once they are decompressed. A
+    /// batch beyond it is an error of its partition: whoever wrote it may be malicious.
+    pub batch_inflated_bytes_max: usize,
     /// One `poll` returns at most so many records.
     pub poll_records_max: usize,
     pub out_of_range: OutOfRange,
@@ -171,6 +174,7 @@ impl Default for ConsumerConfig {
             fetch_bytes_max: 8 << 20,
             partition_bytes_max: 1 << 20,
             buffer_bytes: 32 << 20,
+            batch_inflated_bytes_max: 64 << 20,
             poll_records_max: 1000,
             out_of_range: OutOfRange::Fail,
         }

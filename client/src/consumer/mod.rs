@@ -168,7 +168,9 @@ impl Consumer {
         loop {
             let mut arrived = std::pin::pin!(self.inner.arrived.notified());
             arrived.as_mut().enable();
-            let (records, moved) = self.inner.state().drain(self.inner.config.poll_records_max)?;
+            let config = &self.inner.config;
+            let drained = self.inner.state().drain(config.poll_records_max, config.batch_inflated_bytes_max);
+            let (records, moved) = drained?;
             if moved {
                 self.inner.wanted.notify_one();
             }
@@ -201,7 +203,7 @@ impl State {
     }
 
     /// Hands records out, each partition in its turn. True: room was made in the buffer.
-    fn drain(&mut self, most: usize) -> Result<(Vec<ConsumedRecord>, bool), ClientError> {
+    fn drain(&mut self, most: usize, inflated_max: usize) -> Result<(Vec<ConsumedRecord>, bool), ClientError> {
         let after = self.last.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
         let behind = self.slots.range::<PartitionName, _>((after, Bound::Unbounded)).map(|(name, _)| name);
         let turn: Vec<PartitionName> = behind.chain(self.slots.keys()).take(self.slots.len()).cloned().collect();
@@ -209,13 +211,9 @@ impl State {
         for name in turn {
             let Some(slot) = self.slots.get_mut(&name) else { continue };
             let before = records.len();
-            match slot.drain(&name, most, &mut records) {
-                Ok(freed) => {
-                    self.buffered -= freed;
-                    moved |= freed > 0;
-                }
-                Err(error) => slot.fail(error),
-            }
+            let freed = slot.drain(&name, most, inflated_max, &mut records);
+            self.buffered -= freed;
+            moved |= freed > 0;
             // Records that came before an error are handed out before it.
             if records.is_empty()
                 && let Some(error) = slot.error.take()

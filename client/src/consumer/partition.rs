@@ -4,16 +4,13 @@ use std::{collections::VecDeque, sync::Arc};
 
 use baton_core::{
     Epoch, Error, ErrorCode, Offset,
-    batch::{self, BatchHeader, Records},
+    batch::{self, BatchError, BatchHeader, Records},
 };
 use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::Start;
 use crate::{error::ClientError, record::ConsumedRecord};
-
-/// One batch decompresses to at most so many bytes.
-const DECOMPRESSED_BYTES_MAX: usize = 256 << 20;
 
 /// A fetched batch.
 struct Chunk {
@@ -108,26 +105,48 @@ impl Slot {
         Ok(kept)
     }
 
-    /// Hands records out; returns how many bytes of the buffer became free.
+    /// Hands records out, up to `most` in `into`; returns how many bytes of the buffer became
+    /// free. A batch whose records cannot be read ends it: see [`Slot::fail`]. The position
+    /// stays at the first record that was not handed out, so that nothing is skipped unasked.
     pub(super) fn drain(
         &mut self,
         name: &(Arc<str>, u32),
         most: usize,
+        inflated_max: usize,
         into: &mut Vec<ConsumedRecord>,
-    ) -> Result<usize, ClientError> {
+    ) -> usize {
         let mut freed = 0;
+        if let Err(error) = self.hand_out(name, most, inflated_max, into, &mut freed) {
+            freed += self.held();
+            self.chunks.clear();
+            self.opened = None;
+            self.fail(error);
+        }
+        freed
+    }
+
+    fn hand_out(
+        &mut self,
+        name: &(Arc<str>, u32),
+        most: usize,
+        inflated_max: usize,
+        into: &mut Vec<ConsumedRecord>,
+        freed: &mut usize,
+    ) -> Result<(), ClientError> {
         while into.len() < most {
             let Some(opened) = &mut self.opened else {
                 match self.chunks.pop_front() {
                     // What a control batch holds is not for readers; the position passes it.
                     Some(chunk) if chunk.header.attributes.control() => {
-                        freed += chunk.bytes.len();
+                        *freed += chunk.bytes.len();
                         self.position = chunk.header.next_offset();
                     }
                     Some(Chunk { header, bytes }) => {
                         let len = bytes.len();
-                        let records = batch::records(&bytes, DECOMPRESSED_BYTES_MAX)
-                            .map_err(|error| place(error.into(), name))?;
+                        let records = batch::records(&bytes, inflated_max).map_err(|error| {
+                            *freed += len;
+                            unreadable(error, &header, name)
+                        })?;
                         self.opened = Some(Opened { header, records, bytes: len });
                     }
                     None => break,
@@ -150,15 +169,15 @@ impl Slot {
                         epoch: opened.header.leader_epoch.unwrap_or_default(),
                     });
                 }
-                Some(Err(error)) => return Err(place(error.into(), name)),
+                Some(Err(error)) => return Err(unreadable(error, &opened.header, name)),
                 None => {
-                    freed += opened.bytes;
+                    *freed += opened.bytes;
                     self.position = opened.header.next_offset();
                     self.opened = None;
                 }
             }
         }
-        Ok(freed)
+        Ok(())
     }
 
     /// Bytes that it holds in the buffer.
@@ -168,6 +187,8 @@ impl Slot {
     }
 }
 
-fn place(error: Error, (topic, partition): &(Arc<str>, u32)) -> ClientError {
-    error.topic(&**topic).partition(*partition).into()
+/// Names the batch, so that whoever decides to go on without it knows where to seek to.
+fn unreadable(error: BatchError, header: &BatchHeader, (topic, partition): &(Arc<str>, u32)) -> ClientError {
+    let cause = format!("the batch of offsets {} to {}: {error}", header.base_offset, header.last_offset());
+    Error::new(error.code(), cause).topic(&**topic).partition(*partition).into()
 }

@@ -5,7 +5,8 @@ use futures::StreamExt;
 use tokio::time::{Instant, timeout};
 
 use crate::{
-    Client, ClientConfig, Consumer, ConsumerConfig, OutOfRange, Producer, ProducerConfig, Record, Start, fake::Cluster,
+    Client, ClientConfig, Compression, Consumer, ConsumerConfig, OutOfRange, Producer, ProducerConfig, Record, Start,
+    fake::Cluster,
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -215,4 +216,43 @@ async fn unknown_partitions_are_refused() {
     let error = consumer.assign_all("nothing", Start::First).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::UnknownTopic);
     assert!(consumer.seek("t", 0, Start::First).is_err());
+}
+
+/// A producer that compresses `bytes` zeros into one small batch.
+async fn produce_bomb(client: &Client, bytes: usize) {
+    let config = ProducerConfig { compression: Compression::Zstd, batch_bytes: 2 * bytes, ..ProducerConfig::default() };
+    let producer = client.producer(config);
+    let _ = producer.send("t", Record::new(vec![0; bytes]).partition(0)).await.unwrap();
+    producer.flush().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_bomb_stops_its_partition_only_and_nothing_is_skipped_unasked() {
+    let (_cluster, client, producer) = cluster(1, 2).await;
+    produce(&producer, 0, 0..3).await;
+    produce_bomb(&client, 300_000).await;
+    produce(&producer, 0, 4..6).await;
+    produce(&producer, 1, 0..3).await;
+    let mut consumer =
+        client.consumer(ConsumerConfig { batch_inflated_bytes_max: 100_000, ..ConsumerConfig::default() });
+    consumer.assign_all("t", Start::First).await.unwrap();
+    let (mut seen, mut told) = (Vec::new(), Vec::new());
+    let deadline = Instant::now() + PATIENCE;
+    while (seen.len() < 6 || told.is_empty()) && Instant::now() < deadline {
+        match consumer.poll(Duration::from_millis(200)).await {
+            Ok(records) => seen.extend(records.into_iter().map(|r| (r.partition, r.offset.0))),
+            Err(error) => told.push(error),
+        }
+    }
+    assert_eq!((of(0, &seen), of(1, &seen)), (vec![0, 1, 2], vec![0, 1, 2]));
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(told[0].code(), ErrorCode::InvalidBatch);
+    let text = told[0].to_string();
+    assert!(text.contains("offsets 3 to 3") && text.contains("partition 0"), "{text}");
+    // It rests: neither the bomb nor what follows it is handed out, and nothing more is said.
+    assert!(consumer.poll(Duration::from_millis(300)).await.unwrap().is_empty());
+    assert_eq!(consumer.position("t", 0), Some(Offset(3)));
+    assert_eq!(consumer.inner.state().buffered, 0, "the buffer counts bytes that nobody holds");
+    consumer.seek("t", 0, Start::Offset(Offset(4))).unwrap();
+    assert_eq!(of(0, &read(&mut consumer, 2).await), [4, 5]);
 }
