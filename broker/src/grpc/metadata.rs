@@ -60,7 +60,7 @@ impl GrpcService {
             v1::BrokerInfo {
                 id: id.0,
                 rack: registration.rack.clone().unwrap_or_default(),
-                endpoints: registration.endpoints.iter().map(endpoint_to_wire).collect(),
+                endpoints: endpoints_for(&registration.endpoints, &self.name),
                 draining: registration.draining,
             }
         };
@@ -115,6 +115,13 @@ impl GrpcService {
     }
 }
 
+/// The address on the listener by which the client asked comes first: clients take the first
+/// that they speak, and another listener may be in a network that they do not reach.
+fn endpoints_for(endpoints: &[Endpoint], listener: &str) -> Vec<v1::Endpoint> {
+    let (same, other): (Vec<_>, Vec<_>) = endpoints.iter().partition(|endpoint| endpoint.name == listener);
+    same.into_iter().chain(other).map(endpoint_to_wire).collect()
+}
+
 pub(super) fn endpoint_to_wire(endpoint: &Endpoint) -> v1::Endpoint {
     v1::Endpoint {
         listener: endpoint.name.clone(),
@@ -126,4 +133,26 @@ pub(super) fn endpoint_to_wire(endpoint: &Endpoint) -> v1::Endpoint {
 
 fn unknown_topic(name: &str, error: &Error) -> v1::TopicInfo {
     v1::TopicInfo { name: name.to_owned(), error: Some(error.into()), ..v1::TopicInfo::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_is_told_the_address_in_its_own_network_first() {
+        let endpoint = |name: &str, protocol: &str| Endpoint {
+            name: name.to_owned(),
+            protocol: protocol.to_owned(),
+            host: format!("{name}.example"),
+            port: 7_400,
+        };
+        let all = [endpoint("inside", "grpc"), endpoint("outside", "grpc"), endpoint("peer", "peer")];
+        let order = |listener| {
+            endpoints_for(&all, listener).into_iter().map(|endpoint| endpoint.listener).collect::<Vec<_>>()
+        };
+        assert_eq!(order("inside"), ["inside", "outside", "peer"]);
+        assert_eq!(order("outside"), ["outside", "inside", "peer"]);
+        assert_eq!(order("elsewhere"), ["inside", "outside", "peer"]);
+    }
 }

@@ -54,7 +54,7 @@ pub struct ListenerParts {
 pub struct GrpcService {
     pub(super) parts: Arc<ListenerParts>,
     pub(super) coordinator: Arc<CoordinatorLink>,
-    name: Arc<str>,
+    pub(super) name: Arc<str>,
     producer_ids: Arc<Mutex<std::ops::Range<i64>>>,
 }
 
