@@ -148,6 +148,11 @@ impl Link {
             .connect_timeout(self.parts.connect_timeout)
             .initial_stream_window_size(8 << 20)
             .initial_connection_window_size(16 << 20)
+            // TCP would go on waiting for a peer that was cut off, for about as long again as it
+            // was away: the link begins anew instead.
+            .http2_keep_alive_interval(self.parts.heartbeat * 4)
+            .keep_alive_timeout(self.parts.heartbeat * 12)
+            .keep_alive_while_idle(true)
             .tcp_nodelay(true);
         let connected = timeout(self.parts.connect_timeout, endpoint.connect_with_connector(connector)).await;
         let channel = match connected {
