@@ -509,7 +509,7 @@ impl Assembly {
                     for broker in now.keys().filter(|b| **b != me) {
                         detection.observe(Observation::Registered { broker: *broker });
                     }
-                    for broker in before.keys().filter(|b| !now.contains_key(b)) {
+                    for broker in before.keys().filter(|b| **b != me && !now.contains_key(b)) {
                         detection.observe(Observation::Unregistered { broker: *broker });
                     }
                     links.follow(&now);
