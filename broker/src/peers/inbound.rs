@@ -16,7 +16,7 @@ use baton_proto::v1::{
     PeerFrame, ResignRequest, ResignResponse, SuspectRequest, SuspectResponse, link_reply,
 };
 use futures::Stream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -28,6 +28,9 @@ use crate::shard::{ShardInput, Shards};
 
 /// A link that says nothing for so long is closed: heartbeats come several times a second.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
+
+/// How long a shard may take to fence a partition.
+const FENCE_MAX: Duration = Duration::from_secs(2);
 
 /// What the service is made of.
 pub struct PeerService {
@@ -168,8 +171,15 @@ impl Peer for PeerService {
     async fn fence(&self, request: Request<FenceRequest>) -> Result<Response<FenceResponse>, Status> {
         let request = request.into_inner();
         let id = key_from_wire(request.key.as_ref()).map_err(|e| Status::invalid_argument(e.to_string()))?;
-        self.shards.tell(id, ShardInput::Fence { id, epoch: baton_core::Epoch(request.epoch) }).await;
-        Ok(Response::new(FenceResponse { fenced: true, ..Default::default() }))
+        let (done, fenced) = oneshot::channel();
+        self.shards.tell(id, ShardInput::Fence { id, epoch: baton_core::Epoch(request.epoch), done }).await;
+        // What the copy is, once it acknowledges nothing more. A broker without one says so.
+        let copy = timeout(FENCE_MAX, fenced).await.ok().and_then(Result::ok).flatten();
+        Ok(Response::new(FenceResponse {
+            fenced: true,
+            generation: copy.map(|(generation, _)| generation.0),
+            end_offset: copy.map(|(_, end)| end.0),
+        }))
     }
 
     async fn resign(&self, request: Request<ResignRequest>) -> Result<Response<ResignResponse>, Status> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use baton_core::batch::BatchHeader;
 use baton_core::partition::PartitionState;
 use baton_core::replica::{Acks, Attempt, Input, Message, RecoveredLog, WriteKind};
-use baton_core::{BrokerId, Epoch, Error, Member, Offset, TopicPartition};
+use baton_core::{BrokerId, Epoch, Error, Generation, Member, Offset, TopicPartition};
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
@@ -110,10 +110,8 @@ pub enum ShardInput {
         settings: TopicConfig,
     },
     /// An operator chose another copy: acknowledge nothing more in epochs up to this one.
-    Fence {
-        id: TopicPartition,
-        epoch: Epoch,
-    },
+    /// Answered with the copy's generation and end, if there is one.
+    Fence { id: TopicPartition, epoch: Epoch, done: oneshot::Sender<Option<(Generation, Offset)>> },
     /// Messages to or from this broker may have been lost.
     LinkReset(BrokerId),
     /// The detector or the registry has news: the shard reads the shared view again.

@@ -155,7 +155,12 @@ impl Shard {
             ShardInput::Fetch(call) => self.fetch(call),
             ShardInput::FindTime { id, timestamp_ms, reply } => self.find_time(id, timestamp_ms, reply),
             ShardInput::Settings { id, settings } => self.settings(id, settings),
-            ShardInput::Fence { id, epoch } => self.step(id, Input::Fence { epoch }),
+            ShardInput::Fence { id, epoch, done } => {
+                self.step(id, Input::Fence { epoch });
+                let copy = self.partitions.get(&id).map(|p| (p.replica.generation(), p.replica.durable_end()));
+                // Whoever asked may be gone.
+                drop(done.send(copy));
+            }
             ShardInput::LinkReset(broker) => self.step_all(|_| Input::LinkReset(broker)),
             ShardInput::PeersChanged => self.peers_changed(),
             ShardInput::Ping { done } => drop(done.send(())),

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use baton_broker::config::{BrokerConfig, ConfigError, Settings, Sources, load, to_toml};
+use baton_coordinator::daemon::config::CoordinatorConfig;
 use clap::{Args, CommandFactory, Subcommand, ValueEnum};
 use toml::Table;
 
@@ -27,6 +28,7 @@ pub enum Command {
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Daemon {
     Broker,
+    Coordinator,
 }
 
 /// File, environment and flags, each above the one before it.
@@ -53,6 +55,7 @@ pub fn run(options: &Options, command: Command) -> Outcome {
     let Command::Print { daemon, source } = command;
     let toml = match daemon {
         Daemon::Broker => to_toml(&source.load::<BrokerConfig>()?),
+        Daemon::Coordinator => to_toml(&source.load::<CoordinatorConfig>()?),
     };
     if !options.json() {
         return output::print(toml.as_bytes());
