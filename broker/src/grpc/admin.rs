@@ -83,6 +83,7 @@ fn denied(service: &GrpcService, request: &Request<impl Sized>, verb: Verb, topi
 
 macro_rules! forward {
     ($($method:ident($request:ty) -> $reply:ident, $verb:ident, $topic:expr;)*) => {
+        #[allow(clippy::needless_update, reason = "one of the replies has a single field")]
         #[async_trait]
         impl Admin for GrpcService {
             $(async fn $method(&self, request: Request<$request>) -> Result<Response<$reply>, Status> {
@@ -96,6 +97,9 @@ macro_rules! forward {
                         let mut client = client.max_decoding_message_size(16 << 20);
                         match tokio::time::timeout(ADMIN_MAX, client.$method(request.into_inner())).await {
                             Ok(Ok(answer)) => return Ok(answer),
+                            Ok(Err(status)) if status.code() == tonic::Code::OutOfRange => {
+                                Error::new(ErrorCode::FrameTooLarge, status.message())
+                            }
                             Ok(Err(status)) => self.lost_coordinator(&status).await,
                             Err(_) => Error::new(ErrorCode::RequestTimedOut, "the coordinator did not answer in time"),
                         }
@@ -119,10 +123,12 @@ forward! {
 }
 
 impl GrpcService {
-    /// Whether the call took effect is unknown: admin calls are safe to repeat.
+    /// Whether the call took effect is unknown: admin calls are safe to repeat. The code differs
+    /// from that of a call that reached nobody, so that a client that repeats it knows that it
+    /// may find its own work done.
     async fn lost_coordinator(&self, status: &Status) -> Error {
         self.coordinator.forget().await;
         let cause = format!("the coordinator was lost during the call ({}); another one finishes it", status.message());
-        Error::new(ErrorCode::NoCoordinator, cause)
+        Error::new(ErrorCode::FencedCoordinator, cause)
     }
 }

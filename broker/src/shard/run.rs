@@ -159,7 +159,7 @@ impl Shard {
                 self.step(id, Input::Fence { epoch });
                 let copy = self.partitions.get(&id).map(|p| (p.replica.generation(), p.replica.durable_end()));
                 // Whoever asked may be gone.
-                drop(done.send(copy));
+                let _ = done.send(copy);
             }
             ShardInput::LinkReset(broker) => self.step_all(|_| Input::LinkReset(broker)),
             ShardInput::PeersChanged => self.peers_changed(),

@@ -235,8 +235,7 @@ fn new_runtime(name: &str) -> io::Result<Runtime> {
 }
 
 async fn start_coordinator(options: &DevOptions, ensemble: &MemoryEnsemble) -> Result<CoordinatorHandle, DevError> {
-    let mut config = CoordinatorConfig::default();
-    config.name = "dev".to_owned();
+    let mut config = CoordinatorConfig { name: "dev".to_owned(), ..CoordinatorConfig::default() };
     config.grpc.bind = format!("127.0.0.1:{}", options.first_port + 50);
     config.http.bind = format!("127.0.0.1:{}", options.first_port + 51);
     let mut problems = Problems::default();
