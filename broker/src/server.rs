@@ -500,12 +500,17 @@ impl Assembly {
             draining: shared.draining.subscribe(),
         });
         let (mut brokers, detection, me) = (self.brokers_shown.clone(), detection.clone(), shared.me);
+        let incarnation = self.incarnation;
         tasks.spawn(async move {
             let mut before: BTreeMap<BrokerId, String> = BTreeMap::new();
+            // Whoever has not got the id yet must not speak in its name: the others would take
+            // the one that has it for dead.
+            let mut registered = false;
             loop {
                 let live = Arc::clone(&brokers.borrow_and_update());
                 let now = peer_addresses(&live);
-                if live.known {
+                registered |= live.brokers.get(&me).is_some_and(|own| own.registration.incarnation == incarnation);
+                if live.known && registered {
                     for broker in now.keys().filter(|b| **b != me) {
                         detection.observe(Observation::Registered { broker: *broker });
                     }
@@ -590,6 +595,7 @@ impl Assembly {
             })),
             clock: Arc::clone(&self.parts.clock),
             events: events.clone(),
+            env: shared.env.clone(),
             metrics: shared.metrics.clone(),
             limits: limits.clone(),
             timing: shared.config.timing.clone(),

@@ -80,8 +80,8 @@ impl ProduceStream {
         let _counted = self.service.parts.metrics.stream_opened();
         let mut deadlines = tokio::time::interval(DEADLINES_EVERY);
         deadlines.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut reading = true;
-        while reading || !self.open.is_empty() {
+        let (mut reading, mut broken) = (true, None);
+        while (reading && broken.is_none()) || !self.open.is_empty() {
             let ready = tokio::select! {
                 biased;
                 Some(answer) = answered.recv() => {
@@ -91,10 +91,15 @@ impl ProduceStream {
                     }
                     ready
                 }
-                request = requests.message(), if reading && self.open.len() < REQUESTS_MAX => match request {
+                request = requests.message(), if reading && broken.is_none() && self.open.len() < REQUESTS_MAX => match request {
                     Ok(Some(request)) => self.take(request).await,
-                    Ok(None) | Err(_) => {
+                    Ok(None) => {
                         reading = false;
+                        Vec::new()
+                    }
+                    Err(status) => {
+                        // Nothing that follows can be read; what is under way is answered first.
+                        broken = Some(frame_error(status));
                         Vec::new()
                     }
                 },
@@ -106,6 +111,9 @@ impl ProduceStream {
                     return;
                 }
             }
+        }
+        if let Some(status) = broken {
+            let _ = self.responses.send(Err(status)).await;
         }
     }
 
@@ -274,6 +282,15 @@ impl ProduceStream {
         }
         ready
     }
+}
+
+/// Says with the stable code what tonic says in its own words.
+fn frame_error(status: Status) -> Status {
+    if status.code() == tonic::Code::OutOfRange {
+        let error = Error::new(ErrorCode::FrameTooLarge, status.message());
+        return Status::out_of_range(format!("{error}; {}", error.code.next_step()));
+    }
+    status
 }
 
 /// Answers of one request leave in one response.

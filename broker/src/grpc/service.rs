@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use baton_core::replica::Env;
 use baton_core::{BrokerId, Error, ErrorCode, TopicPartition};
 use baton_proto::v1::broker_server::Broker;
 use baton_proto::v1::{self, Leader};
@@ -43,6 +44,8 @@ pub struct ListenerParts {
     pub admission: Arc<dyn Admission>,
     pub clock: Arc<dyn Clock>,
     pub events: Events,
+    /// What this broker's failure detector thinks of the others.
+    pub env: watch::Receiver<Arc<Env>>,
     pub metrics: Metrics,
     pub limits: LimitsConfig,
     pub timing: TimingConfig,

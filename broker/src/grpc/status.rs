@@ -41,7 +41,7 @@ impl GrpcService {
             let problem = match (state.leader, state.isr.len()) {
                 (None, _) => "no_leader",
                 (_, isr) if isr < min => "below_min_isr",
-                (_, isr) if isr < state.assignment.replicas.len() - state.assignment.adding.len() => "under_replicated",
+                (_, isr) if isr < state.assignment.replicas.len().saturating_sub(state.assignment.adding.len()) => "under_replicated",
                 _ => return,
             };
             problems_total += 1;
@@ -83,6 +83,8 @@ impl GrpcService {
             v1::BrokerStatus {
                 id: id.0,
                 state: match registration {
+                    // Its session has not ended yet, but nobody hears it.
+                    Some(_) if self.parts.env.borrow().is_gone(id) => "unreachable",
                     Some(registration) if registration.draining => "draining",
                     Some(_) => "live",
                     None => "absent",

@@ -70,7 +70,8 @@ pub struct DevCluster {
     options: DevOptions,
     ensemble: MemoryEnsemble,
     brokers: Mutex<Vec<Option<Running>>>,
-    runtime: Runtime,
+    /// The coordinator's and the registry's; none once everything is stopped.
+    runtime: Mutex<Option<Runtime>>,
     coordinator: Mutex<Option<CoordinatorHandle>>,
 }
 
@@ -90,7 +91,7 @@ impl DevCluster {
             brokers: Mutex::new((0..BROKERS).map(|_| None).collect()),
             options,
             ensemble,
-            runtime,
+            runtime: Mutex::new(Some(runtime)),
             coordinator: Mutex::new(Some(coordinator)),
         };
         // Together: each opens its log and waits for its disk.
@@ -170,8 +171,12 @@ impl DevCluster {
             }
         });
         let coordinator = self.coordinator.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-        if let Some(coordinator) = coordinator {
-            self.runtime.block_on(coordinator.stop());
+        let runtime = self.runtime.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        if let Some(runtime) = runtime {
+            if let Some(coordinator) = coordinator {
+                runtime.block_on(coordinator.stop());
+            }
+            runtime.shutdown_timeout(KILL_WITHIN);
         }
     }
 
@@ -223,6 +228,18 @@ impl DevCluster {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Option<Running>>> {
         self.brokers.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// A runtime must not be dropped where others run: what is left is let go without waiting.
+impl Drop for DevCluster {
+    fn drop(&mut self) {
+        let runtime = self.runtime.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        let brokers = self.brokers.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let running = brokers.iter_mut().filter_map(Option::take).map(|running| running.runtime);
+        for runtime in runtime.into_iter().chain(running) {
+            runtime.shutdown_background();
+        }
     }
 }
 

@@ -9,8 +9,12 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, response::IntoResponse};
+use baton_broker::http::serve_router;
+use baton_broker::metrics::ListenerMetrics;
+use baton_broker::net::{AcceptLimits, Acceptor, Network, TcpNetwork};
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use crate::dev::cluster::{DevCluster, DevError};
 
@@ -25,6 +29,12 @@ pub struct Told {
     pub error: Option<String>,
 }
 
+/// Connections at once: a person's, and a script's.
+const CONNECTIONS_MAX: usize = 64;
+
+/// A connection that has said nothing after so long is closed.
+const FIRST_BYTES_WITHIN: Duration = Duration::from_secs(5);
+
 /// Serves until the process ends. Only this machine can reach it.
 ///
 /// # Errors
@@ -35,8 +45,15 @@ pub async fn serve(address: SocketAddr, cluster: Arc<DevCluster>) -> std::io::Re
         .route("/brokers/{id}/kill", post(kill))
         .route("/brokers/{id}/start", post(start))
         .with_state(cluster);
-    let listener = TcpListener::bind(address).await?;
-    axum::serve(listener, router).await
+    let limits = AcceptLimits {
+        connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+        first_bytes: 1,
+        first_bytes_within: FIRST_BYTES_WITHIN,
+        metrics: ListenerMetrics::default(),
+    };
+    let acceptor = Acceptor::new(TcpNetwork.bind(&address.to_string()).await?, limits);
+    serve_router(acceptor, router, || {}, CancellationToken::new()).await;
+    Ok(())
 }
 
 async fn status(State(cluster): State<Arc<DevCluster>>) -> Json<Told> {
