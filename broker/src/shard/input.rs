@@ -111,7 +111,11 @@ pub enum ShardInput {
     },
     /// An operator chose another copy: acknowledge nothing more in epochs up to this one.
     /// Answered with the copy's generation and end, if there is one.
-    Fence { id: TopicPartition, epoch: Epoch, done: oneshot::Sender<Option<(Generation, Offset)>> },
+    Fence {
+        id: TopicPartition,
+        epoch: Epoch,
+        done: oneshot::Sender<Option<(Generation, Offset)>>,
+    },
     /// Messages to or from this broker may have been lost.
     LinkReset(BrokerId),
     /// The detector or the registry has news: the shard reads the shared view again.

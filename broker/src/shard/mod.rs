@@ -10,9 +10,11 @@
 //! | `partition` | one partition: the replica and what surrounds it |
 //! | `turn` | carries out effects, grouped |
 //! | `run` | the task |
+//! | `completion` | what was started in an earlier turn is done |
 //! | `fetch` | answers readers from memory or from the log |
 //! | [`open`] | brings a partition from disk into its shard |
 
+mod completion;
 mod fetch;
 pub mod input;
 pub mod open;

@@ -16,9 +16,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::clock::{Clock, Monotonic};
-use crate::log::{Append, LocalPartition, Log, LogError};
+use crate::log::{Append, LocalPartition, Log};
 use crate::metrics::Metrics;
 use crate::peers::PeerSender;
+use crate::shard::completion::Completion;
 use crate::shard::fetch::Window;
 use crate::shard::input::{FetchCall, OpenPartition, ProduceCall, Produced, RegistryCall, ShardInput};
 use crate::shard::partition::{Partition, env_at, rebuild_producers, unknown};
@@ -50,17 +51,6 @@ pub struct ShardParts {
     pub fatal: mpsc::UnboundedSender<String>,
 }
 
-/// Something that was started in an earlier turn is done.
-enum Completion {
-    Appended { marks: Vec<Mark>, started: Instant, bytes: u64, result: Result<(), LogError> },
-    EpochSaved { id: TopicPartition, epoch: Epoch, result: Result<(), LogError> },
-    Snapshot { result: Result<(), LogError> },
-    LogChanged { id: TopicPartition, term: LogTerm, result: Result<ProducerTable, LogError> },
-    ReadForFollower { id: TopicPartition, to: BrokerId, flow: Flow, result: Result<Vec<StoredBatch>, LogError> },
-    Fetched { call: FetchCall, window: Window, result: Result<Vec<StoredBatch>, LogError> },
-    Answered,
-}
-
 type Reply = Box<dyn FnOnce(Result<Produced, Error>) + Send>;
 
 struct Pending {
@@ -70,15 +60,15 @@ struct Pending {
     bytes: u64,
 }
 
-struct Shard {
-    parts: ShardParts,
-    partitions: BTreeMap<TopicPartition, Partition>,
-    cache: TailCache,
+pub(super) struct Shard {
+    pub(super) parts: ShardParts,
+    pub(super) partitions: BTreeMap<TopicPartition, Partition>,
+    pub(super) cache: TailCache,
     cache_shown_bytes: u64,
     env: Env,
     running: FuturesUnordered<BoxFuture<'static, Completion>>,
     catch_up_waiting: VecDeque<(TopicPartition, BrokerId, Flow, Offset, usize)>,
-    catch_up_running: usize,
+    pub(super) catch_up_running: usize,
     requests: BTreeMap<RequestId, Pending>,
     next_request: u64,
     turn: Turn,
@@ -346,7 +336,7 @@ impl Shard {
     }
 
     /// One input of one partition, and everything that follows from it at once.
-    fn step(&mut self, id: TopicPartition, input: Input) {
+    pub(super) fn step(&mut self, id: TopicPartition, input: Input) {
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
             let Some(partition) = self.partitions.get_mut(&id) else { return };
@@ -480,7 +470,7 @@ impl Shard {
     }
 
     /// Few at a time, each paced by what the peer's catch-up stream may carry.
-    fn start_catch_up_reads(&mut self) {
+    pub(super) fn start_catch_up_reads(&mut self) {
         while self.catch_up_running < CATCH_UP_READS_MAX {
             let Some((id, to, flow, from, max_bytes)) = self.catch_up_waiting.pop_front() else { return };
             let Some(partition) = self.partitions.get(&id) else { continue };
@@ -516,89 +506,6 @@ impl Shard {
             None => Error::new(why.code, why.cause).partition(pending.id.partition),
         };
         (pending.reply)(Err(error));
-    }
-
-    fn complete(&mut self, done: Completion) {
-        match done {
-            Completion::Appended { marks, started, bytes, result } => self.appended(marks, started, bytes, result),
-            Completion::EpochSaved { id, epoch, result } => match result {
-                Ok(()) => self.step(id, Input::EpochSaved(epoch)),
-                Err(error) => self.log_failed(id, &error),
-            },
-            Completion::Snapshot { result } => {
-                if let Err(error) = result {
-                    tracing::warn!(%error, "a snapshot was not saved; recovery will read more");
-                }
-            }
-            Completion::LogChanged { id, term, result } => match result {
-                Ok(producers) => self.step(id, Input::LogChanged { term, producers }),
-                Err(error) => self.log_failed(id, &error),
-            },
-            Completion::ReadForFollower { id, to, flow, result } => {
-                self.catch_up_running -= 1;
-                self.start_catch_up_reads();
-                match result {
-                    Ok(batches) => self.step(id, Input::ReadForFollower { to, flow, batches }),
-                    Err(error @ (LogError::Damaged(_) | LogError::Failed(_))) => self.log_failed(id, &error),
-                    Err(_) => self.step(id, Input::ReadForFollower { to, flow, batches: Vec::new() }),
-                }
-            }
-            Completion::Fetched { call, window, result } => self.fetched(call, window, result),
-            Completion::Answered => {}
-        }
-    }
-
-    fn appended(&mut self, marks: Vec<Mark>, started: Instant, bytes: u64, result: Result<(), LogError>) {
-        match result {
-            Ok(()) => {
-                self.parts.metrics.committed(marks.len() as u64, bytes, started.elapsed());
-                for Mark { id, term, end } in marks {
-                    self.step(id, Input::Durable { term, end });
-                }
-            }
-            Err(LogError::Full { .. } | LogError::Overloaded { .. }) => {
-                for Mark { id, term, .. } in marks {
-                    tracing::warn!(partition = %id, "the disk is full: this copy stops taking records");
-                    if let Some(partition) = self.partitions.get(&id) {
-                        self.cache.truncate(partition.local, partition.replica.durable_end());
-                    }
-                    self.step(id, Input::AppendFailed { term });
-                }
-            }
-            Err(error) => {
-                for Mark { id, .. } in marks {
-                    self.log_failed(id, &error);
-                }
-            }
-        }
-    }
-
-    fn fetched(&mut self, call: FetchCall, window: Window, result: Result<Vec<StoredBatch>, LogError>) {
-        let answer = match result {
-            Ok(batches) => Ok(window.cut(batches)),
-            Err(LogError::BelowStart { at, start }) => {
-                let error = Error::new(ErrorCode::OffsetOutOfRange, format!("offset {at} is below the start {start}"));
-                Err(window.fail(error))
-            }
-            Err(error) => {
-                let told = Error::new(ErrorCode::Storage, error.to_string()).partition(call.id.partition);
-                if matches!(error, LogError::Damaged(_)) {
-                    self.log_failed(call.id, &error);
-                }
-                Err(window.fail(told))
-            }
-        };
-        // The reader may have gone away.
-        let _ = call.reply.send(answer);
-    }
-
-    /// A copy that cannot be trusted any more stops leading and acknowledging at once.
-    fn log_failed(&mut self, id: TopicPartition, error: &LogError) {
-        self.step(id, Input::StorageFailed(error.to_string()));
-        if matches!(error, LogError::Failed(_)) {
-            // Nobody listens any more only if the broker is stopping already.
-            let _ = self.parts.fatal.send(error.to_string());
-        }
     }
 
     fn end_turn(&mut self) {

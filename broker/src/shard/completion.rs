@@ -1,0 +1,108 @@
+//! What was started in an earlier turn is done: appends, truncations, reads.
+
+use baton_core::producer::ProducerTable;
+use baton_core::replica::{Flow, Input, LogTerm, StoredBatch};
+use baton_core::{BrokerId, Epoch, Error, ErrorCode, TopicPartition};
+use tokio::time::Instant;
+
+use crate::log::LogError;
+use crate::shard::fetch::Window;
+use crate::shard::input::FetchCall;
+use crate::shard::run::Shard;
+use crate::shard::turn::Mark;
+
+/// Something that was started in an earlier turn is done.
+pub(super) enum Completion {
+    Appended { marks: Vec<Mark>, started: Instant, bytes: u64, result: Result<(), LogError> },
+    EpochSaved { id: TopicPartition, epoch: Epoch, result: Result<(), LogError> },
+    Snapshot { result: Result<(), LogError> },
+    LogChanged { id: TopicPartition, term: LogTerm, result: Result<ProducerTable, LogError> },
+    ReadForFollower { id: TopicPartition, to: BrokerId, flow: Flow, result: Result<Vec<StoredBatch>, LogError> },
+    Fetched { call: FetchCall, window: Window, result: Result<Vec<StoredBatch>, LogError> },
+    Answered,
+}
+
+impl Shard {
+    pub(super) fn complete(&mut self, done: Completion) {
+        match done {
+            Completion::Appended { marks, started, bytes, result } => self.appended(marks, started, bytes, result),
+            Completion::EpochSaved { id, epoch, result } => match result {
+                Ok(()) => self.step(id, Input::EpochSaved(epoch)),
+                Err(error) => self.log_failed(id, &error),
+            },
+            Completion::Snapshot { result } => {
+                if let Err(error) = result {
+                    tracing::warn!(%error, "a snapshot was not saved; recovery will read more");
+                }
+            }
+            Completion::LogChanged { id, term, result } => match result {
+                Ok(producers) => self.step(id, Input::LogChanged { term, producers }),
+                Err(error) => self.log_failed(id, &error),
+            },
+            Completion::ReadForFollower { id, to, flow, result } => {
+                self.catch_up_running -= 1;
+                self.start_catch_up_reads();
+                match result {
+                    Ok(batches) => self.step(id, Input::ReadForFollower { to, flow, batches }),
+                    Err(error @ (LogError::Damaged(_) | LogError::Failed(_))) => self.log_failed(id, &error),
+                    Err(_) => self.step(id, Input::ReadForFollower { to, flow, batches: Vec::new() }),
+                }
+            }
+            Completion::Fetched { call, window, result } => self.fetched(call, window, result),
+            Completion::Answered => {}
+        }
+    }
+
+    fn appended(&mut self, marks: Vec<Mark>, started: Instant, bytes: u64, result: Result<(), LogError>) {
+        match result {
+            Ok(()) => {
+                self.parts.metrics.committed(marks.len() as u64, bytes, started.elapsed());
+                for Mark { id, term, end } in marks {
+                    self.step(id, Input::Durable { term, end });
+                }
+            }
+            Err(LogError::Full { .. } | LogError::Overloaded { .. }) => {
+                for Mark { id, term, .. } in marks {
+                    tracing::warn!(partition = %id, "the disk is full: this copy stops taking records");
+                    if let Some(partition) = self.partitions.get(&id) {
+                        self.cache.truncate(partition.local, partition.replica.durable_end());
+                    }
+                    self.step(id, Input::AppendFailed { term });
+                }
+            }
+            Err(error) => {
+                for Mark { id, .. } in marks {
+                    self.log_failed(id, &error);
+                }
+            }
+        }
+    }
+
+    fn fetched(&mut self, call: FetchCall, window: Window, result: Result<Vec<StoredBatch>, LogError>) {
+        let answer = match result {
+            Ok(batches) => Ok(window.cut(batches)),
+            Err(LogError::BelowStart { at, start }) => {
+                let error = Error::new(ErrorCode::OffsetOutOfRange, format!("offset {at} is below the start {start}"));
+                Err(window.fail(error))
+            }
+            Err(error) => {
+                let told = Error::new(ErrorCode::Storage, error.to_string()).partition(call.id.partition);
+                if matches!(error, LogError::Damaged(_)) {
+                    self.log_failed(call.id, &error);
+                }
+                Err(window.fail(told))
+            }
+        };
+        // The reader may have gone away.
+        let _ = call.reply.send(answer);
+    }
+
+    /// A copy that cannot be trusted any more stops leading and acknowledging at once.
+    fn log_failed(&mut self, id: TopicPartition, error: &LogError) {
+        self.step(id, Input::StorageFailed(error.to_string()));
+        if matches!(error, LogError::Failed(_)) {
+            // Nobody listens any more only if the broker is stopping already.
+            let _ = self.parts.fatal.send(error.to_string());
+        }
+    }
+}
