@@ -6,9 +6,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
     let files = ["common", "client", "admin", "peer"].map(|name| format!("baton/v1/{name}.proto"));
     let descriptors = protox::compile(&files, ["proto"])?;
-    tonic_prost_build::configure()
-        .bytes(".")
-        .out_dir(PathBuf::from(env::var("OUT_DIR")?))
-        .compile_fds(descriptors)?;
+    tonic_prost_build::configure().bytes(".").out_dir(PathBuf::from(env::var("OUT_DIR")?)).compile_fds(descriptors)?;
     Ok(())
 }

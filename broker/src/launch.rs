@@ -8,9 +8,9 @@ use baton_registry::memory::MemoryEnsemble;
 use baton_registry::pool::SessionPool;
 use baton_registry::recipes::cluster::{self, ClusterError};
 use baton_registry::recipes::{RecipeError, layout};
+use baton_registry::znode::ClusterIdentity;
 use baton_registry::zookeeper::{ZooKeeperConfig, ZooKeeperRegistry};
 use baton_registry::{Registry, RegistryError, SessionId};
-use baton_registry::znode::ClusterIdentity;
 use uuid::Uuid;
 
 use crate::clock::{Seed, SystemClock};
@@ -92,9 +92,10 @@ pub fn zookeeper_config(config: &RegistryConfig) -> Result<ZooKeeperConfig, Regi
     let mut zookeeper = ZooKeeperConfig::new(config.connect.clone());
     zookeeper.session_timeout = Duration::from_millis(config.session_timeout_ms);
     if !config.auth.is_empty() {
-        let (scheme, secret) = config.auth.split_once(':').ok_or_else(|| {
-            RegistryError::BadArgument("registry.auth has to be `scheme:credentials`".to_owned())
-        })?;
+        let (scheme, secret) = config
+            .auth
+            .split_once(':')
+            .ok_or_else(|| RegistryError::BadArgument("registry.auth has to be `scheme:credentials`".to_owned()))?;
         zookeeper.auth = Some((scheme.to_owned(), secret.to_owned()));
     }
     Ok(zookeeper)

@@ -20,7 +20,8 @@ fn topic_keys() -> String {
 }
 
 fn error_codes() -> String {
-    let mut text = String::from("| number | name | Kafka's code | a retry helps | what to do |\n|---|---|---|---|---|\n");
+    let mut text =
+        String::from("| number | name | Kafka's code | a retry helps | what to do |\n|---|---|---|---|---|\n");
     for code in ErrorCode::ALL {
         let retry = if code.retriable() { "yes" } else { "no" };
         writeln!(text, "| {} | `{}` | {} | {retry} | {} |", code.number(), code.name(), code.kafka(), code.next_step())

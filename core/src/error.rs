@@ -110,13 +110,7 @@ pub struct Error {
 impl Error {
     #[must_use]
     pub fn new(code: ErrorCode, cause: impl Into<String>) -> Self {
-        Self {
-            code,
-            cause: cause.into(),
-            topic: None,
-            partition: None,
-            epoch: None,
-        }
+        Self { code, cause: cause.into(), topic: None, partition: None, epoch: None }
     }
 
     #[must_use]
@@ -142,12 +136,7 @@ struct Place<'a>(&'a Error);
 
 impl fmt::Display for Place<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Error {
-            topic,
-            partition,
-            epoch,
-            ..
-        } = self.0;
+        let Error { topic, partition, epoch, .. } = self.0;
         if let Some(topic) = topic {
             write!(f, " [topic {topic}")?;
             if let Some(partition) = partition {
@@ -182,13 +171,7 @@ mod tests {
 
     #[test]
     fn the_message_names_the_place() {
-        let error = Error::new(ErrorCode::NotLeader, "broker 2 leads")
-            .topic("t")
-            .partition(3)
-            .epoch(9);
-        assert_eq!(
-            error.to_string(),
-            "NOT_LEADER: broker 2 leads [topic t, partition 3, leader epoch 9]"
-        );
+        let error = Error::new(ErrorCode::NotLeader, "broker 2 leads").topic("t").partition(3).epoch(9);
+        assert_eq!(error.to_string(), "NOT_LEADER: broker 2 leads [topic t, partition 3, leader epoch 9]");
     }
 }

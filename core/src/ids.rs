@@ -154,10 +154,7 @@ impl FromStr for TopicId {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let hex = text.len() == 8 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        hex.then(|| u32::from_str_radix(text, 16).ok())
-            .flatten()
-            .map(Self)
-            .ok_or_else(|| NotATopicId(text.to_owned()))
+        hex.then(|| u32::from_str_radix(text, 16).ok()).flatten().map(Self).ok_or_else(|| NotATopicId(text.to_owned()))
     }
 }
 

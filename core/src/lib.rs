@@ -35,6 +35,6 @@ pub mod topic;
 
 pub use error::{Error, ErrorCode};
 pub use ids::{
-    BrokerId, CandidateSeq, CoordinatorEpoch, DiskId, Epoch, Generation, Incarnation, Member,
-    Offset, ProducerEpoch, ProducerId, TopicId, TopicPartition,
+    BrokerId, CandidateSeq, CoordinatorEpoch, DiskId, Epoch, Generation, Incarnation, Member, Offset, ProducerEpoch,
+    ProducerId, TopicId, TopicPartition,
 };

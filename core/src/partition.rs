@@ -64,12 +64,6 @@ impl PartitionState {
         {
             isr.retain(|m| m.broker != old.broker);
         }
-        Self {
-            leader: Some(winner),
-            hint: None,
-            epoch: self.epoch.next(),
-            isr,
-            ..self.clone()
-        }
+        Self { leader: Some(winner), hint: None, epoch: self.epoch.next(), isr, ..self.clone() }
     }
 }

@@ -50,21 +50,13 @@ mod tests {
 
     #[test]
     fn an_error_survives_the_wire() {
-        let error = Error::new(ErrorCode::NotLeader, "broker 2 leads")
-            .topic("t")
-            .partition(1)
-            .epoch(4);
+        let error = Error::new(ErrorCode::NotLeader, "broker 2 leads").topic("t").partition(1).epoch(4);
         assert_eq!(Error::from(&v1::Error::from(&error)), error);
     }
 
     #[test]
     fn an_unknown_code_keeps_its_name() {
-        let wire = v1::Error {
-            code: 9_999,
-            name: "FROM_THE_FUTURE".into(),
-            cause: "x".into(),
-            ..Default::default()
-        };
+        let wire = v1::Error { code: 9_999, name: "FROM_THE_FUTURE".into(), cause: "x".into(), ..Default::default() };
         assert!(Error::from(&wire).cause.contains("FROM_THE_FUTURE"));
     }
 }

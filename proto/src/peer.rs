@@ -2,14 +2,10 @@
 //! behind this seam there are only well-formed messages of the core.
 
 use baton_core::batch::validate_replica;
-use baton_core::ids::{
-    CandidateSeq, DiskId, Epoch, Generation, Incarnation, Member, Offset, TopicId,
-};
+use baton_core::ids::{CandidateSeq, DiskId, Epoch, Generation, Incarnation, Member, Offset, TopicId};
 use baton_core::lineage::Lineage;
 use baton_core::partition::LeaderId;
-use baton_core::replica::{
-    Ack, Announce, Append, Flow, Hello, HelloReply, HelloVerdict, Message, StoredBatch,
-};
+use baton_core::replica::{Ack, Announce, Append, Flow, Hello, HelloReply, HelloVerdict, Message, StoredBatch};
 use baton_core::{BrokerId, TopicPartition};
 use bytes::Bytes;
 
@@ -45,11 +41,7 @@ pub fn disk_from_wire(bytes: &[u8]) -> Read<DiskId> {
 }
 
 fn member_to_wire(member: &Member) -> v1::MemberId {
-    v1::MemberId {
-        broker: member.broker.0,
-        disk: disk_to_wire(member.disk),
-        generation: member.generation.0,
-    }
+    v1::MemberId { broker: member.broker.0, disk: disk_to_wire(member.disk), generation: member.generation.0 }
 }
 
 fn member_from_wire(wire: Option<&v1::MemberId>) -> Read<Member> {
@@ -63,20 +55,14 @@ fn member_from_wire(wire: Option<&v1::MemberId>) -> Read<Member> {
 
 #[must_use]
 pub fn key_to_wire(id: TopicPartition) -> v1::PartitionKey {
-    v1::PartitionKey {
-        topic: id.topic.0,
-        partition: id.partition,
-    }
+    v1::PartitionKey { topic: id.topic.0, partition: id.partition }
 }
 
 /// # Errors
 /// There is no key.
 pub fn key_from_wire(wire: Option<&v1::PartitionKey>) -> Read<TopicPartition> {
     let wire = wire.ok_or(Malformed("no partition"))?;
-    Ok(TopicPartition {
-        topic: TopicId(wire.topic),
-        partition: wire.partition,
-    })
+    Ok(TopicPartition { topic: TopicId(wire.topic), partition: wire.partition })
 }
 
 /// Adds one message to the frame that carries everything that is ready.
@@ -95,11 +81,8 @@ pub fn add_to_frame(frame: &mut v1::PeerFrame, id: TopicPartition, message: Mess
 #[must_use]
 pub fn frame_bytes(frame: &v1::PeerFrame) -> usize {
     let batches = frame.appends.iter().flat_map(|append| &append.batches);
-    let small = frame.announces.len()
-        + frame.hellos.len()
-        + frame.hello_replies.len()
-        + frame.appends.len()
-        + frame.acks.len();
+    let small =
+        frame.announces.len() + frame.hellos.len() + frame.hello_replies.len() + frame.appends.len() + frame.acks.len();
     small * 64 + batches.map(Bytes::len).sum::<usize>()
 }
 
@@ -109,51 +92,28 @@ pub fn frame_bytes(frame: &v1::PeerFrame) -> usize {
 /// [`Malformed`]: nothing of the frame may be used.
 pub fn messages(frame: v1::PeerFrame) -> Read<Vec<(TopicPartition, Message)>> {
     let mut all = Vec::with_capacity(
-        frame.announces.len()
-            + frame.hellos.len()
-            + frame.hello_replies.len()
-            + frame.appends.len()
-            + frame.acks.len(),
+        frame.announces.len() + frame.hellos.len() + frame.hello_replies.len() + frame.appends.len() + frame.acks.len(),
     );
     for wire in &frame.announces {
-        all.push((
-            key_from_wire(wire.key.as_ref())?,
-            Message::Announce(announce_from_wire(wire)?),
-        ));
+        all.push((key_from_wire(wire.key.as_ref())?, Message::Announce(announce_from_wire(wire)?)));
     }
     for wire in &frame.hellos {
-        all.push((
-            key_from_wire(wire.key.as_ref())?,
-            Message::Hello(hello_from_wire(wire)?),
-        ));
+        all.push((key_from_wire(wire.key.as_ref())?, Message::Hello(hello_from_wire(wire)?)));
     }
     for wire in &frame.hello_replies {
-        all.push((
-            key_from_wire(wire.key.as_ref())?,
-            Message::HelloReply(reply_from_wire(wire)?),
-        ));
+        all.push((key_from_wire(wire.key.as_ref())?, Message::HelloReply(reply_from_wire(wire)?)));
     }
     for wire in frame.appends {
-        all.push((
-            key_from_wire(wire.key.as_ref())?,
-            Message::Append(append_from_wire(wire)?),
-        ));
+        all.push((key_from_wire(wire.key.as_ref())?, Message::Append(append_from_wire(wire)?)));
     }
     for wire in &frame.acks {
-        all.push((
-            key_from_wire(wire.key.as_ref())?,
-            Message::Ack(ack_from_wire(wire)?),
-        ));
+        all.push((key_from_wire(wire.key.as_ref())?, Message::Ack(ack_from_wire(wire)?)));
     }
     Ok(all)
 }
 
 fn announce_to_wire(key: Option<v1::PartitionKey>, m: &Announce) -> v1::Announce {
-    let leader = Member {
-        broker: m.leader.broker,
-        disk: m.leader.disk,
-        generation: Generation(0),
-    };
+    let leader = Member { broker: m.leader.broker, disk: m.leader.disk, generation: Generation(0) };
     v1::Announce {
         key,
         epoch: m.epoch.0,
@@ -184,12 +144,7 @@ fn hello_to_wire(key: Option<v1::PartitionKey>, m: &Hello) -> v1::Hello {
         member: Some(member_to_wire(&m.member)),
         incarnation: m.incarnation.0,
         flow: m.flow.0,
-        lineage: lineage
-            .map(|(epoch, start)| v1::LineageEntry {
-                epoch: epoch.0,
-                start: start.0,
-            })
-            .collect(),
+        lineage: lineage.map(|(epoch, start)| v1::LineageEntry { epoch: epoch.0, start: start.0 }).collect(),
         end_offset: m.end.0,
     }
 }
@@ -198,18 +153,13 @@ fn hello_from_wire(wire: &v1::Hello) -> Read<Hello> {
     if wire.lineage.len() > LINEAGE_MAX {
         return Err(Malformed("the lineage is too long"));
     }
-    let entries = wire
-        .lineage
-        .iter()
-        .map(|e| (Epoch(e.epoch), Offset(e.start)))
-        .collect();
+    let entries = wire.lineage.iter().map(|e| (Epoch(e.epoch), Offset(e.start))).collect();
     Ok(Hello {
         epoch: Epoch(wire.epoch),
         member: member_from_wire(wire.member.as_ref())?,
         incarnation: Incarnation(wire.incarnation),
         flow: Flow(wire.flow),
-        lineage: Lineage::from_entries(entries)
-            .map_err(|_| Malformed("the lineage does not rise"))?,
+        lineage: Lineage::from_entries(entries).map_err(|_| Malformed("the lineage does not rise"))?,
         end: Offset(wire.end_offset),
     })
 }
@@ -217,43 +167,29 @@ fn hello_from_wire(wire: &v1::Hello) -> Read<Hello> {
 fn reply_to_wire(key: Option<v1::PartitionKey>, m: &HelloReply) -> v1::HelloReply {
     use v1::hello_reply::Verdict;
     let verdict = match m.verdict {
-        HelloVerdict::Accepted {
-            truncate_to,
-            high_watermark,
-        } => Verdict::Accepted(v1::Accepted {
-            truncate_to: truncate_to.0,
-            high_watermark: high_watermark.0,
-        }),
+        HelloVerdict::Accepted { truncate_to, high_watermark } => {
+            Verdict::Accepted(v1::Accepted { truncate_to: truncate_to.0, high_watermark: high_watermark.0 })
+        }
         HelloVerdict::RestartAt(start) => Verdict::RestartAt(start.0),
         HelloVerdict::Damaged => Verdict::Damaged(true),
         HelloVerdict::NotYet => Verdict::NotYet(true),
         HelloVerdict::Fenced => Verdict::Fenced(true),
     };
-    v1::HelloReply {
-        key,
-        epoch: m.epoch.0,
-        flow: m.flow.0,
-        verdict: Some(verdict),
-    }
+    v1::HelloReply { key, epoch: m.epoch.0, flow: m.flow.0, verdict: Some(verdict) }
 }
 
 fn reply_from_wire(wire: &v1::HelloReply) -> Read<HelloReply> {
     use v1::hello_reply::Verdict;
     let verdict = match wire.verdict.as_ref().ok_or(Malformed("no verdict"))? {
-        Verdict::Accepted(a) => HelloVerdict::Accepted {
-            truncate_to: Offset(a.truncate_to),
-            high_watermark: Offset(a.high_watermark),
-        },
+        Verdict::Accepted(a) => {
+            HelloVerdict::Accepted { truncate_to: Offset(a.truncate_to), high_watermark: Offset(a.high_watermark) }
+        }
         Verdict::RestartAt(start) => HelloVerdict::RestartAt(Offset(*start)),
         Verdict::Damaged(_) => HelloVerdict::Damaged,
         Verdict::NotYet(_) => HelloVerdict::NotYet,
         Verdict::Fenced(_) => HelloVerdict::Fenced,
     };
-    Ok(HelloReply {
-        epoch: Epoch(wire.epoch),
-        flow: Flow(wire.flow),
-        verdict,
-    })
+    Ok(HelloReply { epoch: Epoch(wire.epoch), flow: Flow(wire.flow), verdict })
 }
 
 fn append_to_wire(key: Option<v1::PartitionKey>, m: Append) -> v1::Append {
@@ -295,9 +231,7 @@ pub fn stored_batches(bytes: Bytes) -> Read<Vec<StoredBatch>> {
             Ok(StoredBatch {
                 base: header.base_offset,
                 last: header.last_offset(),
-                epoch: header
-                    .leader_epoch
-                    .ok_or(Malformed("a batch without an epoch"))?,
+                epoch: header.leader_epoch.ok_or(Malformed("a batch without an epoch"))?,
                 max_timestamp_ms: header.max_timestamp_ms,
                 bytes,
             })
@@ -331,18 +265,11 @@ mod tests {
     use super::*;
 
     fn member() -> Member {
-        Member {
-            broker: BrokerId(2),
-            disk: DiskId(77),
-            generation: Generation(3),
-        }
+        Member { broker: BrokerId(2), disk: DiskId(77), generation: Generation(3) }
     }
 
     fn round_trip(message: Message) {
-        let id = TopicPartition {
-            topic: TopicId(5),
-            partition: 6,
-        };
+        let id = TopicPartition { topic: TopicId(5), partition: 6 };
         let mut frame = v1::PeerFrame::default();
         add_to_frame(&mut frame, id, message.clone());
         assert_eq!(messages(frame), Ok(vec![(id, message)]));
@@ -360,20 +287,13 @@ mod tests {
             end: Offset(12),
         }));
         for verdict in [
-            HelloVerdict::Accepted {
-                truncate_to: Offset(4),
-                high_watermark: Offset(3),
-            },
+            HelloVerdict::Accepted { truncate_to: Offset(4), high_watermark: Offset(3) },
             HelloVerdict::RestartAt(Offset(8)),
             HelloVerdict::Damaged,
             HelloVerdict::NotYet,
             HelloVerdict::Fenced,
         ] {
-            round_trip(Message::HelloReply(HelloReply {
-                epoch: Epoch(4),
-                flow: Flow(2),
-                verdict,
-            }));
+            round_trip(Message::HelloReply(HelloReply { epoch: Epoch(4), flow: Flow(2), verdict }));
         }
         round_trip(Message::Ack(Ack {
             epoch: Epoch(4),
@@ -403,38 +323,13 @@ mod tests {
 
     #[test]
     fn garbage_is_refused() {
-        let key = Some(v1::PartitionKey {
-            topic: 1,
-            partition: 1,
-        });
-        let append = v1::Append {
-            key,
-            batches: vec![Bytes::from_static(b"not a batch")],
-            ..Default::default()
-        };
-        let frame = v1::PeerFrame {
-            appends: vec![append],
-            ..Default::default()
-        };
+        let key = Some(v1::PartitionKey { topic: 1, partition: 1 });
+        let append = v1::Append { key, batches: vec![Bytes::from_static(b"not a batch")], ..Default::default() };
+        let frame = v1::PeerFrame { appends: vec![append], ..Default::default() };
         assert!(messages(frame).is_err());
-        let hello = v1::Hello {
-            key,
-            ..Default::default()
-        };
-        assert!(
-            messages(v1::PeerFrame {
-                hellos: vec![hello],
-                ..Default::default()
-            })
-            .is_err()
-        );
+        let hello = v1::Hello { key, ..Default::default() };
+        assert!(messages(v1::PeerFrame { hellos: vec![hello], ..Default::default() }).is_err());
         let acks = vec![v1::Ack::default()];
-        assert!(
-            messages(v1::PeerFrame {
-                acks,
-                ..Default::default()
-            })
-            .is_err()
-        );
+        assert!(messages(v1::PeerFrame { acks, ..Default::default() }).is_err());
     }
 }

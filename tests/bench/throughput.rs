@@ -125,7 +125,8 @@ async fn main() -> Result<()> {
     let (latencies, failed) = counter.await?;
     let mut measured: Vec<Duration> = latencies.iter().filter(|(at, _)| *at >= warm).map(|(_, l)| *l).collect();
     measured.sort_unstable();
-    let at = |p: f64| measured.get((measured.len() as f64 * p) as usize).copied().unwrap_or_default().as_secs_f64() * 1e3;
+    let at =
+        |p: f64| measured.get((measured.len() as f64 * p) as usize).copied().unwrap_or_default().as_secs_f64() * 1e3;
     let mb = done as f64 * args.record_bytes as f64 / 1e6;
     println!(
         "{:.1} MB/s, {:.0} records/s, ack p50 {:.1} ms p99 {:.1} ms max {:.1} ms, {failed} failed, {:.1} server CPU-s/GB",

@@ -72,7 +72,11 @@ impl SimCluster {
     pub fn new(brokers: u32, seed: u64) -> Self {
         let cluster = Uuid::from_u128(u128::from(seed) << 64 | 0xba70);
         let disk = |id: u32| {
-            MemoryDisk::new(Identity { cluster, broker: BrokerId(id), disk: DiskId(u128::from(seed) << 32 | u128::from(id)) })
+            MemoryDisk::new(Identity {
+                cluster,
+                broker: BrokerId(id),
+                disk: DiskId(u128::from(seed) << 32 | u128::from(id)),
+            })
         };
         Self { ensemble: MemoryEnsemble::new(), disks: (1..=brokers).map(disk).collect(), cluster, seed }
     }
@@ -83,7 +87,12 @@ impl SimCluster {
     pub fn start(&self) -> turmoil::Sim<'static> {
         let filter = tracing_subscriber::EnvFilter::from_default_env();
         // A second simulation of the same process finds it set.
-        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_timer(SimulatedTime).with_test_writer().try_init();
+        let _ = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_ansi(false)
+            .with_timer(SimulatedTime)
+            .with_test_writer()
+            .try_init();
         let mut sim = turmoil::Builder::new()
             .rng_seed(self.seed)
             .epoch(UNIX_EPOCH + Duration::from_millis(START_MS.unsigned_abs()))
@@ -139,8 +148,7 @@ impl SimCluster {
 
     async fn run_broker(self, id: u32, start: u64) -> turmoil::Result {
         let name = broker_name(id);
-        let registry: Arc<dyn Registry> =
-            Arc::new(self.ensemble.connect_with(&name, Duration::from_secs(4)));
+        let registry: Arc<dyn Registry> = Arc::new(self.ensemble.connect_with(&name, Duration::from_secs(4)));
         prepare(&*registry, self.cluster).await?;
         let first = Arc::clone(&registry);
         let open = move |_: usize| Ok::<_, RegistryError>(Arc::clone(&first));

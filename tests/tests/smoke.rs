@@ -74,7 +74,6 @@ fn run(seed: u64) -> Vec<String> {
 
 #[test]
 fn a_dead_leader_loses_nothing_and_the_run_repeats() {
-
     let first = run(7);
     let reads = first.iter().filter(|line| line.contains("read")).count();
     assert_eq!(reads, RECORDS as usize);

@@ -56,16 +56,14 @@ impl Reading {
     /// An event below `/p`: a state, or a queue.
     pub(super) fn partition_event(&mut self, event: &Event, holds: impl Fn(TopicPartition) -> bool) {
         let Event::Node { path, kind } = event else { return self.want(Item::Topics) };
-        if let Some(id) = partition::partition_of(path) {
-            // A node that is gone is told by the topic's node.
-            if *kind != EventKind::Deleted {
-                self.want(Item::State(id));
+        let Some(id) = partition::partition_of(path) else { return };
+        if candidate::sequence_of(path).is_some() {
+            if holds(id) {
+                self.want(Item::Queue(id));
             }
-        } else if candidate::sequence_of(path).is_some()
-            && let Some(id) = path.rsplit_once('/').and_then(|(parent, _)| partition::partition_of(parent))
-            && holds(id)
-        {
-            self.want(Item::Queue(id));
+        } else if *kind != EventKind::Deleted {
+            // A node that is gone is told by the topic's node.
+            self.want(Item::State(id));
         }
     }
 

@@ -148,9 +148,8 @@ mod tests {
             port: 7_400,
         };
         let all = [endpoint("inside", "grpc"), endpoint("outside", "grpc"), endpoint("peer", "peer")];
-        let order = |listener| {
-            endpoints_for(&all, listener).into_iter().map(|endpoint| endpoint.listener).collect::<Vec<_>>()
-        };
+        let order =
+            |listener| endpoints_for(&all, listener).into_iter().map(|endpoint| endpoint.listener).collect::<Vec<_>>();
         assert_eq!(order("inside"), ["inside", "outside", "peer"]);
         assert_eq!(order("outside"), ["outside", "inside", "peer"]);
         assert_eq!(order("elsewhere"), ["inside", "outside", "peer"]);

@@ -41,7 +41,9 @@ impl GrpcService {
             let problem = match (state.leader, state.isr.len()) {
                 (None, _) => "no_leader",
                 (_, isr) if isr < min => "below_min_isr",
-                (_, isr) if isr < state.assignment.replicas.len().saturating_sub(state.assignment.adding.len()) => "under_replicated",
+                (_, isr) if isr < state.assignment.replicas.len().saturating_sub(state.assignment.adding.len()) => {
+                    "under_replicated"
+                }
                 _ => return,
             };
             problems_total += 1;

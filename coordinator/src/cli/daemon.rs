@@ -73,8 +73,7 @@ pub async fn coordinator(options: &Options, args: CoordinatorArgs) -> Outcome {
     let config: CoordinatorConfig = args.source.load()?;
     let mut stop = Stop::new()?;
     let started = baton_coordinator::launch::launch(config).await;
-    let coordinator =
-        started.map_err(|error| Failure::Failed(format!("the coordinator does not start: {error}")))?;
+    let coordinator = started.map_err(|error| Failure::Failed(format!("the coordinator does not start: {error}")))?;
     tracing::info!(address = coordinator.advertised(), "the coordinator listens");
     stop.asked().await;
     coordinator.stop().await;

@@ -82,8 +82,7 @@ async fn run_cluster(options: &Options, args: DevArgs) -> Outcome {
         let ready = cluster.wait_ready(READY_WITHIN);
         Ok::<_, baton_coordinator::dev::DevError>((cluster, ready))
     });
-    let (cluster, ready) =
-        starting.await.map_err(std::io::Error::other)?.map_err(|error| failed(error.to_string()))?;
+    let (cluster, ready) = starting.await.map_err(std::io::Error::other)?.map_err(|error| failed(error.to_string()))?;
     if !ready {
         eprintln!("not every broker is ready yet; see `baton cluster status`");
     }

@@ -89,8 +89,11 @@ async fn answer(
 /// # Errors
 /// Nobody listens there, or it is something else.
 pub fn ask(address: &str, path: &str) -> Result<Told, String> {
-    let agent: ureq::Agent =
-        ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(60))).http_status_as_error(false).build().into();
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        .timeout_global(Some(Duration::from_secs(60)))
+        .http_status_as_error(false)
+        .build()
+        .into();
     let answer = agent.post(format!("http://{address}{path}")).send_empty();
     let mut answer = answer.map_err(|error| format!("no `baton dev` answers at {address}: {error}"))?;
     let text = answer.body_mut().read_to_string().map_err(|error| error.to_string())?;

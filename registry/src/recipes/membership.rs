@@ -134,6 +134,9 @@ pub async fn register(
             if found == data {
                 return Ok(());
             }
+            if let Err(error) = BrokerRegistration::decode(&found) {
+                tracing::warn!(broker = %id, %error, "somebody overwrote this broker's registration: writing it again");
+            }
             ops.push(Op::Set { path, data, version: Some(stat.version) });
         }
         Ok((_, stat)) => {

@@ -41,7 +41,8 @@ pub async fn create_topic(admin: Admin, request: v1::CreateTopicRequest) -> Resu
     };
     if request.validate_only {
         let limits = admin.term.shared.config.topic_limits();
-        let plan = admin.term.view().read(|snapshot| plan_creation(snapshot, &wanted, limits, 0))?;
+        let plan = admin.term.view().read(|snapshot| plan_creation(snapshot, &wanted, limits, 0));
+        let plan = plan.map_err(|error| error.topic(shown(&wanted.name)))?;
         return Ok(v1::TopicReply { partitions: plan.partitions, replication: plan.replication, ..Default::default() });
     }
     let created = create(&admin.term, &wanted, &who(&request.who), admin.deadline).await?;
@@ -70,7 +71,8 @@ pub async fn create(term: &Term, wanted: &Creation, who: &str, deadline: Instant
     let _changing = term.changes.lock().await;
     let limits = term.shared.config.topic_limits();
     let seed = term.shared.draw("placement");
-    let plan = term.view().read(|snapshot| plan_creation(snapshot, wanted, limits, seed))?;
+    let plan = term.view().read(|snapshot| plan_creation(snapshot, wanted, limits, seed));
+    let plan = plan.map_err(|error| error.topic(shown(&wanted.name)))?;
     let id = create_nodes(term, &plan.topic, deadline).await?;
     if let Err(error) = term.refresh(id).await {
         tracing::debug!(topic = wanted.name, %error, "the new topic is not in the view yet");
@@ -165,7 +167,8 @@ pub async fn alter_topic(admin: Admin, request: v1::AlterTopicRequest) -> Result
     let _changing = term.changes.lock().await;
     loop {
         let topic = settled(&term, &request.name, deadline).await?;
-        let config = term.view().read(|snapshot| plan_alteration(snapshot, &topic, &set, &request.unset))?;
+        let config = term.view().read(|snapshot| plan_alteration(snapshot, &topic, &set, &request.unset));
+        let config = config.map_err(|error| error.topic(shown(&request.name)))?;
         if config == topic.node.config {
             return reply_of(&term, topic.id).await;
         }
@@ -214,7 +217,8 @@ async fn grow(term: &Term, request: &v1::AddPartitionsRequest, deadline: Instant
         if attempted && topic.node.partitions == request.total {
             return Ok(topic.id);
         }
-        let plan = term.view().read(|snapshot| plan_growth(snapshot, &topic, request.total, limits, seed))?;
+        let plan = term.view().read(|snapshot| plan_growth(snapshot, &topic, request.total, limits, seed));
+        let plan = plan.map_err(|error| error.topic(shown(&request.name)))?;
         if !request.accept_moved_keys {
             refuse_moved_keys(term, &topic).await?;
         }
