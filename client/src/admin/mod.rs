@@ -31,6 +31,8 @@ use crate::{
 
 /// What an answer may take beyond the time that the coordinator was given.
 const GRACE: Duration = Duration::from_secs(5);
+/// How often it is looked whether a topic that somebody else finished is led.
+const LED_AGAIN: Duration = Duration::from_millis(50);
 /// How long the leaders are asked for offsets before a listing leaves them out.
 const OFFSETS_WAIT: Duration = Duration::from_secs(3);
 
@@ -83,7 +85,7 @@ impl Admin {
         match summary(spec.name.clone(), answer) {
             // The attempt whose answer was lost made it.
             Err(ClientError::Broker(error)) if error.code == ErrorCode::TopicExists && repeated => {
-                let topic = self.describe_topic(&spec.name).await?;
+                let topic = self.led_topic(&spec.name, spec.timeout).await?;
                 Ok(TopicSummary {
                     id: topic.id.clone(),
                     partitions: u32::try_from(topic.partitions.len()).unwrap_or(u32::MAX),
@@ -92,6 +94,21 @@ impl Admin {
                 })
             }
             answer => answer,
+        }
+    }
+
+    /// The topic, once every partition is led.
+    async fn led_topic(&self, name: &str, limit: Duration) -> Result<TopicDescription, ClientError> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let topic = self.describe_topic(name).await?;
+            if topic.partitions.iter().all(|partition| partition.leader.is_some()) {
+                return Ok(topic);
+            }
+            if Instant::now() >= deadline {
+                return Err(timed_out(limit, None));
+            }
+            sleep(LED_AGAIN).await;
         }
     }
 
@@ -349,6 +366,9 @@ impl Admin {
                 match answer.map(Response::into_inner) {
                     Ok(answer) => match answer.refusal().filter(|error| awaits_coordinator(error.code)) {
                         Some(error) => {
+                            // A coordinator that was replaced in between may have begun it, and
+                            // its successor finishes what was begun.
+                            repeated |= error.code == ErrorCode::FencedCoordinator;
                             last = Some(ClientError::from(error));
                             break;
                         }

@@ -52,6 +52,23 @@ async fn commands_wait_for_a_coordinator_and_go_round_dead_brokers() {
     assert_eq!(error.code(), ErrorCode::Unreachable);
 }
 
+/// A coordinator that was lost in the middle had begun it, and the next one finished it: that is
+/// no failure. One that was never there had not.
+#[tokio::test]
+async fn what_a_lost_coordinator_had_begun_is_done_and_not_refused() {
+    let (cluster, _client, admin) = cluster(3).await;
+    cluster.create_topic("t", 3);
+    cluster.admin_faults([ErrorCode::NoCoordinator]);
+    let error = admin.create_topic(TopicSpec::new("t")).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::TopicExists);
+    cluster.admin_faults([ErrorCode::FencedCoordinator]);
+    assert_eq!(admin.create_topic(TopicSpec::new("t")).await.unwrap().partitions, 3);
+    cluster.admin_faults([ErrorCode::NoCoordinator]);
+    assert_eq!(admin.delete_topic("u").await.unwrap_err().code(), ErrorCode::UnknownTopic);
+    cluster.admin_faults([ErrorCode::FencedCoordinator]);
+    admin.delete_topic("u").await.unwrap();
+}
+
 #[tokio::test]
 async fn partitions_come_sorted_with_their_offsets_as_far_as_there_are_leaders() {
     let (cluster, client, admin) = cluster(3).await;
