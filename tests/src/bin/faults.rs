@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use baton_registry::testing::server::Version;
-use baton_tests::faults::campaign::{self, Plan, Row, default_program};
+use baton_tests::faults::campaign::{self, Keep, Plan, Row, default_program};
 use baton_tests::faults::cluster::Shape;
 use baton_tests::faults::results::{self, RoundResult};
 use baton_tests::faults::scale::{self, Scale};
@@ -79,6 +79,9 @@ struct Common {
     /// Where the brokers' data goes
     #[arg(long)]
     dir: Option<PathBuf>,
+    /// Whose data and logs are kept
+    #[arg(long, value_enum, default_value = "failed")]
+    keep: Keep,
     /// What the daemons log
     #[arg(long, default_value = "info")]
     log: String,
@@ -137,6 +140,7 @@ async fn rounds(run: &Run) -> anyhow::Result<Vec<RoundResult>> {
     let mut plan = Plan::new(run.common.shape()?, pace);
     (plan.partitions, plan.rate, plan.producers) = (run.partitions, run.rate, run.producers);
     plan.results.clone_from(&run.common.results);
+    plan.keep = run.common.keep;
     let rows = if run.rows.is_empty() { Row::value_variants() } else { &run.rows };
     let mut done = Vec::new();
     for row in rows {
@@ -148,6 +152,7 @@ async fn rounds(run: &Run) -> anyhow::Result<Vec<RoundResult>> {
 async fn scales(run: &RunScale) -> anyhow::Result<Vec<RoundResult>> {
     let mut plan = Plan::new(run.common.shape()?, Pace::full());
     plan.results.clone_from(&run.common.results);
+    plan.keep = run.common.keep;
     let all = if run.scale.is_empty() { Scale::value_variants() } else { &run.scale };
     let mut done = Vec::new();
     for scale in all {

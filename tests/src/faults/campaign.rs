@@ -77,6 +77,14 @@ impl Row {
     }
 }
 
+/// Whose data and logs are kept for inspection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Keep {
+    Failed,
+    All,
+    None,
+}
+
 /// What a campaign is run with.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -88,14 +96,14 @@ pub struct Plan {
     pub rate: u32,
     /// Where every round is added; none: nowhere.
     pub results: Option<PathBuf>,
-    /// Keeps data and logs of rounds that fail.
-    pub keep: bool,
+    /// Whose data and logs are kept.
+    pub keep: Keep,
 }
 
 impl Plan {
     #[must_use]
     pub fn new(shape: Shape, pace: Pace) -> Self {
-        Self { shape, pace, partitions: 30, producers: 2, rate: 100, results: None, keep: true }
+        Self { shape, pace, partitions: 30, producers: 2, rate: 100, results: None, keep: Keep::Failed }
     }
 
     /// Stamps a round with what was tested, prints it, keeps it.
@@ -157,7 +165,7 @@ pub async fn run(plan: &Plan, row: Row, first: u32, rounds: u32) -> anyhow::Resu
         let mut result = current.round(plan, row, round).await;
         result.fault = row.name();
         result.round = round;
-        if !result.correct() && plan.keep {
+        if plan.keep == Keep::All || (!result.correct() && plan.keep == Keep::Failed) {
             result.notes.push(format!("kept: {}", current.cluster.keep().display()));
         }
         plan.record(&mut result)?;

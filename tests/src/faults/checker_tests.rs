@@ -230,18 +230,40 @@ fn a_tail_that_was_told_an_error() {
     finds(&history, Anomaly::TailFailed, 1);
 }
 
-#[test]
-fn rounds_are_checked_together() {
-    let mut whole = History::default();
+/// Two rounds: the epochs of the second go on where those of the first ended.
+fn two_rounds() -> History {
     let mut second = clean();
     for attempt in &mut second.attempts {
         attempt.id.producer = 2;
-        if let Outcome::Acknowledged { offset, .. } = &mut attempt.outcome {
-            *offset += 10;
+        if let Outcome::Acknowledged { offset, epoch } = &mut attempt.outcome {
+            (*offset, *epoch) = (*offset + 10, *epoch + 1);
         }
     }
+    let stored = |stored: &Stored| Stored {
+        offset: stored.offset + 10,
+        epoch: stored.epoch + 1,
+        id: stored.id.map(|id| RecordId { producer: 2, ..id }),
+    };
+    let mut whole = History::default();
     whole.absorb(&clean());
     whole.absorb(&second);
     whole.log = clean().log;
-    finds(&whole, Anomaly::Lost, 10);
+    let later: Vec<Stored> = log(&mut whole).iter().map(stored).collect();
+    log(&mut whole).extend(later);
+    whole
+}
+
+#[test]
+fn rounds_are_checked_together() {
+    assert!(check(&two_rounds()).clean(), "{:?}", check(&two_rounds()));
+    let mut lost = two_rounds();
+    log(&mut lost).truncate(10);
+    finds(&lost, Anomaly::Lost, 10);
+}
+
+#[test]
+fn a_later_round_goes_on_in_time() {
+    let whole = two_rounds();
+    assert_eq!(whole.attempts[10].sent, ms(100), "the first round ended at 100 ms");
+    assert_eq!(whole.end, ms(200));
 }

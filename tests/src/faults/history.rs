@@ -116,11 +116,16 @@ impl History {
     }
 
     /// Adds a later round of the same topic, so that the whole can be checked against what is
-    /// there after the last one.
+    /// there after the last one. Its times go on where the earlier rounds ended.
     pub fn absorb(&mut self, later: &Self) {
+        let since = self.attempts.iter().map(|attempt| attempt.ended).max().unwrap_or_default().max(self.end);
         self.partitions = later.partitions;
-        self.attempts.extend(later.attempts.iter().cloned());
-        self.end = later.end;
+        self.attempts.extend(later.attempts.iter().map(|attempt| Attempt {
+            sent: since + attempt.sent,
+            ended: since + attempt.ended,
+            ..attempt.clone()
+        }));
+        self.end = since + later.end;
         if self.base.is_empty() {
             self.base.clone_from(&later.base);
         }
