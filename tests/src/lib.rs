@@ -1,5 +1,7 @@
-//! What the tests of all packages share: simulated networks.
+//! What the tests share: the simulated network and cluster.
 #![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test support")]
 
 pub mod faults;
 pub mod net;
+pub mod sim;
