@@ -1,6 +1,8 @@
 //! Short forms of the faults, on real processes: what is asserted is that nothing is lost,
 //! reordered or repeated, and that everything comes back. How fast is `faults run`'s business.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 use std::path::Path;
 use std::process::Command;
 

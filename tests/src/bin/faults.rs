@@ -82,6 +82,9 @@ struct Common {
     /// Whose data and logs are kept
     #[arg(long, value_enum, default_value = "failed")]
     keep: Keep,
+    /// The commit that the binary was built from; that of the sources if it is absent
+    #[arg(long)]
+    revision: Option<String>,
     /// What the daemons log
     #[arg(long, default_value = "info")]
     log: String,
@@ -135,12 +138,21 @@ fn run(command: Command) -> anyhow::Result<bool> {
     Ok(done.iter().all(RoundResult::correct))
 }
 
+/// What both kinds of runs take.
+fn plan(common: &Common, pace: Pace) -> anyhow::Result<Plan> {
+    let mut plan = Plan::new(common.shape()?, pace);
+    plan.results.clone_from(&common.results);
+    plan.keep = common.keep;
+    if let Some(revision) = &common.revision {
+        plan.revision.clone_from(revision);
+    }
+    Ok(plan)
+}
+
 async fn rounds(run: &Run) -> anyhow::Result<Vec<RoundResult>> {
     let pace = if run.short { Pace::short() } else { Pace::full() };
-    let mut plan = Plan::new(run.common.shape()?, pace);
+    let mut plan = plan(&run.common, pace)?;
     (plan.partitions, plan.rate, plan.producers) = (run.partitions, run.rate, run.producers);
-    plan.results.clone_from(&run.common.results);
-    plan.keep = run.common.keep;
     let rows = if run.rows.is_empty() { Row::value_variants() } else { &run.rows };
     let mut done = Vec::new();
     for row in rows {
@@ -150,9 +162,7 @@ async fn rounds(run: &Run) -> anyhow::Result<Vec<RoundResult>> {
 }
 
 async fn scales(run: &RunScale) -> anyhow::Result<Vec<RoundResult>> {
-    let mut plan = Plan::new(run.common.shape()?, Pace::full());
-    plan.results.clone_from(&run.common.results);
-    plan.keep = run.common.keep;
+    let plan = plan(&run.common, Pace::full())?;
     let all = if run.scale.is_empty() { Scale::value_variants() } else { &run.scale };
     let mut done = Vec::new();
     for scale in all {

@@ -98,12 +98,23 @@ pub struct Plan {
     pub results: Option<PathBuf>,
     /// Whose data and logs are kept.
     pub keep: Keep,
+    /// The commit that is tested: the tree may move on while rounds run.
+    pub revision: String,
 }
 
 impl Plan {
     #[must_use]
     pub fn new(shape: Shape, pace: Pace) -> Self {
-        Self { shape, pace, partitions: 30, producers: 2, rate: 100, results: None, keep: Keep::Failed }
+        Self {
+            shape,
+            pace,
+            partitions: 30,
+            producers: 2,
+            rate: 100,
+            results: None,
+            keep: Keep::Failed,
+            revision: revision(),
+        }
     }
 
     /// Stamps a round with what was tested, prints it, keeps it.
@@ -111,7 +122,7 @@ impl Plan {
     /// # Errors
     /// The file cannot be written.
     pub fn record(&self, result: &mut RoundResult) -> anyhow::Result<()> {
-        result.revision = revision();
+        result.revision.clone_from(&self.revision);
         let release = self.shape.program.components().any(|part| part.as_os_str() == "release");
         result.profile = if release { "release" } else { "dev" }.to_owned();
         result.time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());

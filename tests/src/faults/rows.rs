@@ -120,6 +120,7 @@ pub async fn empty_disk(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     let victim = stage.victim();
     stage.target = format!("broker {victim}, leader of {}", stage.observer.led_by(victim));
     stage.fault("down");
+    let began = stage.load.now();
     stage.cluster.broker(victim).kill();
     stage.cluster.wipe(victim)?;
     stage.phase("refilling");
@@ -127,7 +128,8 @@ pub async fn empty_disk(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     stage.acknowledging().await?;
     stage.cluster.ready().await?;
     stage.observer.until_whole(stage.shape.partitions, stage.pace.come_back).await?;
-    stage.note(format!("in sync again {:.1} s after the fault", (stage.load.now()).as_secs_f64()));
+    let refilled = stage.load.now().saturating_sub(began);
+    stage.note(format!("in sync again {:.1} s after the fault", refilled.as_secs_f64()));
     // Now that it counts as in sync, it has to have everything: the others go in turn, so that
     // what it holds is what is read.
     for other in (1..=stage.cluster.broker_count()).filter(|id| *id != victim) {
