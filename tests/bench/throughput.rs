@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use baton_client::{Client, ClientConfig, ProducerConfig, Record};
+use baton_client::{Client, ClientConfig, Delivery, ProducerConfig, Record};
 use bytes::Bytes;
 use clap::Parser;
 use tokio::sync::mpsc;
@@ -58,6 +58,39 @@ fn cpu_seconds(pids: &[u32]) -> Result<f64> {
     Ok(ticks as f64 / TICKS_PER_S)
 }
 
+/// The same bytes for every record; what a codec could make of repetition is not measured.
+fn incompressible(bytes: usize) -> Bytes {
+    let mut seed = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut body = Vec::with_capacity(bytes + 8);
+    while body.len() < bytes {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        body.extend_from_slice(&seed.to_le_bytes());
+    }
+    body.truncate(bytes);
+    Bytes::from(body)
+}
+
+/// Awaits every acknowledgement; returns when each was sent and how long it took, and how many
+/// failed.
+async fn count(
+    mut delivered: mpsc::Receiver<(Instant, Delivery)>,
+    acked: Arc<AtomicU64>,
+) -> (Vec<(Instant, Duration)>, u64) {
+    let (mut latencies, mut failed) = (Vec::new(), 0_u64);
+    while let Some((sent, delivery)) = delivered.recv().await {
+        match delivery.await {
+            Ok(_) => {
+                acked.fetch_add(1, Ordering::Relaxed);
+                latencies.push((sent, sent.elapsed()));
+            }
+            Err(_) => failed += 1,
+        }
+    }
+    (latencies, failed)
+}
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     let args = Args::parse();
@@ -72,32 +105,9 @@ async fn main() -> Result<()> {
     let warm = started + Duration::from_secs(args.warm_up);
     let end = warm + Duration::from_secs(args.seconds);
     let acked = Arc::new(AtomicU64::new(0));
-    let (deliveries, mut delivered) = mpsc::channel::<(Instant, baton_client::Delivery)>(200_000);
-    let counting = Arc::clone(&acked);
-    let counter = tokio::spawn(async move {
-        let (mut latencies, mut failed) = (Vec::new(), 0_u64);
-        while let Some((sent, delivery)) = delivered.recv().await {
-            match delivery.await {
-                Ok(_) => {
-                    counting.fetch_add(1, Ordering::Relaxed);
-                    latencies.push((sent, sent.elapsed()));
-                }
-                Err(_) => failed += 1,
-            }
-        }
-        (latencies, failed)
-    });
-    // Incompressible, and different in each record's first bytes.
-    let mut seed = 0x9E37_79B9_7F4A_7C15_u64;
-    let mut body = Vec::with_capacity(args.record_bytes);
-    while body.len() < args.record_bytes {
-        seed ^= seed << 13;
-        seed ^= seed >> 7;
-        seed ^= seed << 17;
-        body.extend_from_slice(&seed.to_le_bytes());
-    }
-    body.truncate(args.record_bytes);
-    let body = Bytes::from(body);
+    let (deliveries, delivered) = mpsc::channel(200_000);
+    let counter = tokio::spawn(count(delivered, Arc::clone(&acked)));
+    let body = incompressible(args.record_bytes);
     let (mut sent, mut marked) = (0_u64, None);
     while Instant::now() < end {
         if marked.is_none() && Instant::now() >= warm {
