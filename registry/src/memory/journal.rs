@@ -62,11 +62,23 @@ pub struct Bounds {
     pub session: i64,
 }
 
+/// A lock on a file, given back when it is dropped: not with the last descriptor, for a child
+/// that another thread is just starting holds a copy of it until its program runs.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Where it fails, closing the file does it.
+        let _ = self.0.unlock();
+    }
+}
+
 #[derive(Debug)]
 pub struct Journal {
     dir: PathBuf,
     /// Held for the life of the process.
-    _lock: File,
+    _lock: Lock,
     file: File,
     generation: u64,
     bytes: u64,
@@ -190,12 +202,12 @@ impl Journal {
     }
 }
 
-fn lock(dir: &Path) -> Result<File, JournalError> {
+fn lock(dir: &Path) -> Result<Lock, JournalError> {
     let path = dir.join("lock");
     let io = |source| JournalError::Io { path: path.clone(), source };
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(io)?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Lock(file)),
         Err(TryLockError::WouldBlock) => Err(JournalError::InUse(dir.to_owned())),
         Err(TryLockError::Error(source)) => Err(io(source)),
     }

@@ -72,7 +72,19 @@ pub struct DataDirectory {
     path: PathBuf,
     left: Left,
     identity: Option<Identity>,
-    _lock: File,
+    _lock: Lock,
+}
+
+/// A lock on a file, given back when it is dropped: not with the last descriptor, for a child
+/// that another thread is just starting holds a copy of it until its program runs.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Where it fails, closing the file does it.
+        let _ = self.0.unlock();
+    }
 }
 
 impl DataDirectory {
@@ -91,9 +103,10 @@ impl DataDirectory {
             Err(TryLockError::WouldBlock) => return Err(OpenError::InUse { path: path.into() }),
             Err(TryLockError::Error(cause)) => return Err(refused(cause)),
         }
+        let lock = Lock(file);
         let identity = read_identity(path)?;
         let left = read_left(path, identity.is_none())?;
-        Ok(Self { path: path.to_owned(), left, identity, _lock: file })
+        Ok(Self { path: path.to_owned(), left, identity, _lock: lock })
     }
 
     #[must_use]
@@ -307,6 +320,16 @@ mod tests {
         assert!(second.to_string().contains("already in use"), "{second}");
         drop(first);
         DataDirectory::lock(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn the_lock_is_given_back_although_a_child_has_a_copy_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let directory = DataDirectory::lock(dir.path()).unwrap();
+        let copy = directory._lock.0.try_clone().unwrap();
+        drop(directory);
+        DataDirectory::lock(dir.path()).unwrap();
+        drop(copy);
     }
 
     #[test]
