@@ -2,6 +2,5 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test support")]
 
-pub mod faults;
 pub mod net;
 pub mod sim;

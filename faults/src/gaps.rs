@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::history::{History, Outcome};
+use crate::history::{History, Outcome};
 
 /// A time in which a partition acknowledged nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +82,7 @@ pub fn all_acknowledge_again(history: &History, since: Duration) -> Option<Durat
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::faults::history::{Attempt, RecordId};
+    use crate::history::{Attempt, RecordId};
 
     fn ms(n: u64) -> Duration {
         Duration::from_millis(n)

@@ -17,11 +17,11 @@ use clap::ValueEnum;
 use futures::StreamExt;
 use tokio::time::{Instant, sleep};
 
-use super::campaign::Plan;
-use super::cluster::Cluster;
-use super::observer::Observer;
-use super::results::RoundResult;
-use super::stage::ms;
+use crate::cluster::Cluster;
+use crate::observer::Observer;
+use crate::results::RoundResult;
+use crate::series::Plan;
+use crate::stage::ms;
 
 const WIDE: u32 = 1_000;
 const WITHIN: Duration = Duration::from_secs(120);

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, interval, sleep, timeout};
 
-use super::history::{Attempt, History, Outcome, RecordId, Stored};
+use crate::history::{Attempt, History, Outcome, RecordId, Stored};
 
 /// Records of one producer and partition that wait for their acknowledgement.
 const WAITING_MAX: usize = 100_000;

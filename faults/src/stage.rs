@@ -6,13 +6,13 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::time::sleep;
 
-use super::checker::{Anomaly, check};
-use super::cluster::Cluster;
-use super::gaps::{all_acknowledge_again, gaps, reading_gap};
-use super::history::History;
-use super::load::{Load, LoadShape};
-use super::observer::{Moves, Observer};
-use super::results::RoundResult;
+use crate::checker::{Anomaly, check};
+use crate::cluster::Cluster;
+use crate::gaps::{all_acknowledge_again, gaps, reading_gap};
+use crate::history::History;
+use crate::load::{Load, LoadShape};
+use crate::observer::{Moves, Observer};
+use crate::results::RoundResult;
 
 /// How long things take.
 #[derive(Clone, Copy, Debug)]

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::history::{Attempt, History, Outcome, RecordId, Stored};
+use crate::history::{Attempt, History, Outcome, RecordId, Stored};
 
 /// What must never be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]

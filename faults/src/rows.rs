@@ -6,8 +6,8 @@ use anyhow::bail;
 use baton_client::{BrokerId, ClientError, ErrorCode, ProducerConfig, Record};
 use tokio::time::sleep;
 
-use super::daemon::Signal;
-use super::stage::Stage;
+use crate::daemon::Signal;
+use crate::stage::Stage;
 
 /// How long a producer that must be refused tries.
 const IMPATIENCE: Duration = Duration::from_millis(1_500);

@@ -6,12 +6,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
+use baton_faults::cluster::Shape;
+use baton_faults::results::{self, RoundResult};
+use baton_faults::scale::{self, Scale};
+use baton_faults::series::{self, Keep, Plan, Row, default_program};
+use baton_faults::stage::Pace;
 use baton_registry::testing::server::Version;
-use baton_tests::faults::campaign::{self, Keep, Plan, Row, default_program};
-use baton_tests::faults::cluster::Shape;
-use baton_tests::faults::results::{self, RoundResult};
-use baton_tests::faults::scale::{self, Scale};
-use baton_tests::faults::stage::Pace;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Kills, stops and starves a real cluster, and judges every acknowledgement.
@@ -156,7 +156,7 @@ async fn rounds(run: &Run) -> anyhow::Result<Vec<RoundResult>> {
     let rows = if run.rows.is_empty() { Row::value_variants() } else { &run.rows };
     let mut done = Vec::new();
     for row in rows {
-        done.extend(campaign::run(&plan, *row, run.first, run.rounds.unwrap_or(row.rounds())).await?);
+        done.extend(series::run(&plan, *row, run.first, run.rounds.unwrap_or(row.rounds())).await?);
     }
     Ok(done)
 }

@@ -8,13 +8,13 @@ use anyhow::Context;
 use baton_client::admin::TopicSpec;
 use clap::ValueEnum;
 
-use super::cluster::{Cluster, Shape};
-use super::coordination::{self, Work};
-use super::history::History;
-use super::load::{LoadShape, read_from};
-use super::results::RoundResult;
-use super::rows;
-use super::stage::{Pace, Stage, judge};
+use crate::cluster::{Cluster, Shape};
+use crate::coordination::{self, Work};
+use crate::history::History;
+use crate::load::{LoadShape, read_from};
+use crate::results::RoundResult;
+use crate::rows;
+use crate::stage::{Pace, Stage, judge};
 
 const TOPIC: &str = "orders";
 /// Rounds of one fault never have the same producer twice.

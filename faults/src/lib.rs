@@ -10,10 +10,10 @@
 //! | [`stage`], [`rows`] | one round under load, and the faults |
 //! | [`coordination`] | a coordinator that dies in the middle of its work |
 //! | [`scale`] | many partitions, topics and candidates |
-//! | [`campaign`] | rounds of one fault, one after the other, on one cluster |
+//! | [`series`] | rounds of one fault, one after the other, on one cluster |
 //! | [`results`] | what is kept, and the table |
+#![forbid(unsafe_code)]
 
-pub mod campaign;
 pub mod checker;
 pub mod cluster;
 pub mod coordination;
@@ -25,4 +25,5 @@ pub mod observer;
 pub mod results;
 pub mod rows;
 pub mod scale;
+pub mod series;
 pub mod stage;

@@ -6,11 +6,11 @@
 use std::path::Path;
 use std::process::Command;
 
+use baton_faults::cluster::Shape;
+use baton_faults::results::report;
+use baton_faults::series::{self, Plan, Row, default_program};
+use baton_faults::stage::Pace;
 use baton_registry::testing::server::Version;
-use baton_tests::faults::campaign::{self, Plan, Row, default_program};
-use baton_tests::faults::cluster::Shape;
-use baton_tests::faults::results::report;
-use baton_tests::faults::stage::Pace;
 
 /// The binary of the same profile, built if it is not there.
 fn program() -> std::path::PathBuf {
@@ -44,7 +44,7 @@ async fn survives(row: Row) {
     let mut plan = Plan::new(shape, Pace::short());
     // A build without optimisation shares the machine with other tests.
     (plan.partitions, plan.rate) = (12, 50);
-    let results = campaign::run(&plan, row, 1, 1).await.unwrap();
+    let results = series::run(&plan, row, 1, 1).await.unwrap();
     assert!(results.iter().all(|round| round.correct()), "\n{}{results:#?}", report(&results));
 }
 

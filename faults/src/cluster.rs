@@ -13,7 +13,7 @@ use baton_registry::zookeeper::{ZooKeeperConfig, ZooKeeperRegistry};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
-use super::daemon::{Daemon, Signal, send};
+use crate::daemon::{Daemon, Signal, send};
 
 /// Where a broker registers itself: a path of its own, as in an ensemble that others use too.
 const CHROOT: &str = "/baton";

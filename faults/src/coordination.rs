@@ -17,9 +17,9 @@ use baton_registry::zookeeper::ZooKeeperRegistry;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::cluster::Cluster;
-use super::results::RoundResult;
-use super::stage::{Pace, ms};
+use crate::cluster::Cluster;
+use crate::results::RoundResult;
+use crate::stage::{Pace, ms};
 
 /// Partitions of the topic that is being made.
 pub const PARTITIONS: u32 = 200;
