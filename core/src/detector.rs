@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::branches::reached;
 use crate::ids::{BrokerId, Incarnation};
 use crate::replica::{Health, Peer};
 
@@ -96,7 +97,10 @@ impl Detector {
             Observation::Heard { broker, incarnation, draining } => {
                 self.heard(broker, incarnation, draining, now_ms, out);
             }
-            Observation::Refused { broker } => self.judge(broker, Health::Dead, now_ms, out),
+            Observation::Refused { broker } => {
+                reached!("detector.port_refused");
+                self.judge(broker, Health::Dead, now_ms, out);
+            }
             Observation::Answer { broker, hears_it } => self.answered(broker, hears_it, now_ms, out),
         }
     }
@@ -113,11 +117,13 @@ impl Detector {
                 continue;
             }
             if watched.unregistered {
+                reached!("detector.silent_after_session");
                 watched.peer.health = Health::Silent;
                 out.push(Advice::Changed { broker: *broker, health: Health::Silent });
                 continue;
             }
             if watched.asked_ms.is_none_or(|asked| now_ms.saturating_sub(asked) >= heartbeat_ms) {
+                reached!("detector.asks_others");
                 watched.asked_ms = Some(now_ms);
                 out.push(Advice::Ask { broker: *broker, incarnation });
             }
@@ -159,6 +165,12 @@ impl Detector {
         watched.heard_ms = now_ms;
         watched.asked_ms = None;
         let leaves = draining != watched.peer.draining;
+        if leaves {
+            reached!("detector.notes_draining");
+        }
+        if matches!(watched.peer.health, Health::Alive(old) if old != incarnation) {
+            reached!("detector.notes_another_incarnation");
+        }
         watched.peer.draining = draining;
         let health = Health::Alive(incarnation);
         if watched.peer.health != health || leaves {
@@ -175,7 +187,11 @@ impl Detector {
         watched.unregistered = true;
         let silent = now_ms.saturating_sub(watched.heard_ms) >= limit_ms || watched.incarnation.is_none();
         let given_up = matches!(watched.peer.health, Health::Dead | Health::Silent);
+        if !silent {
+            reached!("detector.heard_though_unregistered");
+        }
         if silent && !given_up {
+            reached!("detector.unregistered_while_silent");
             self.judge(broker, Health::Silent, now_ms, out);
         }
     }
@@ -185,7 +201,11 @@ impl Detector {
             return;
         };
         let asked = watched.asked_ms.is_some() && self.overdue(watched, now_ms);
+        if !asked {
+            reached!("detector.takes_no_late_answer");
+        }
         if asked && !hears_it && matches!(watched.peer.health, Health::Alive(_)) {
+            reached!("detector.silence_confirmed");
             self.judge(broker, Health::Silent, now_ms, out);
         }
     }

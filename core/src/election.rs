@@ -4,6 +4,7 @@
 //! nothing is asked or waited for. The order of the queue only keeps everybody from trying at
 //! once.
 
+use crate::branches::reached;
 use crate::ids::{BrokerId, CandidateSeq, Epoch, Incarnation, Member};
 use crate::partition::PartitionState;
 use crate::replica::{Env, Health, Mutation};
@@ -119,8 +120,10 @@ impl Elector {
             let ghosts = view.candidates.iter().any(|c| c.incarnation == view.incarnation);
             // A node under an older generation of this copy is one that may not lead ★.
             return if ghosts && !may_stand {
+                reached!("election.old_generation_leaves_queue");
                 Decision::Leave
             } else if may_stand {
+                reached!("election.queues");
                 Decision::Queue
             } else {
                 Decision::Nothing
@@ -130,6 +133,7 @@ impl Elector {
             return Decision::Nothing;
         }
         if !may_stand {
+            reached!("election.ineligible_leaves_queue");
             // A candidate that is not eligible would block those behind it ★.
             return Decision::Leave;
         }
@@ -143,6 +147,7 @@ impl Elector {
     fn when(&mut self, view: &View<'_>, mine: CandidateSeq, trigger: Trigger, config: &ElectionConfig) -> Decision {
         let now = view.env.now_ms;
         if trigger == Trigger::OwnSession {
+            reached!("election.elects_itself_again");
             return Decision::Elect { candidate: mine, trigger };
         }
         let since = match self.triggered {
@@ -152,7 +157,10 @@ impl Elector {
         self.triggered = Some((trigger, since));
         let mut due = since + config.step_ms * position(view, mine);
         match trigger {
-            Trigger::CandidateGone if leader_is_heard(view) => due = due.max(since + config.healthy_leader_ms),
+            Trigger::CandidateGone if leader_is_heard(view) => {
+                reached!("election.lets_healthy_leader_return");
+                due = due.max(since + config.healthy_leader_ms);
+            }
             Trigger::Detector => {
                 // An attempt that lost against another write ended no epoch: it may be repeated
                 // soon.
@@ -160,16 +168,29 @@ impl Elector {
                     let failed = epoch == view.state.epoch;
                     last + if failed { config.step_ms } else { config.detector_pause_ms }
                 });
+                if earliest > due {
+                    reached!("election.detector_pauses");
+                }
                 due = due.max(earliest);
             }
             Trigger::NoLeader => due = self.after_hint(view, since, due, config),
             Trigger::CandidateGone | Trigger::OwnSession => {}
         }
         if now < due {
+            reached!("election.waits_for_its_turn");
             return Decision::WaitUntil(due);
         }
-        if trigger == Trigger::Detector {
-            self.detector_elected = Some((view.state.epoch, now));
+        match trigger {
+            Trigger::Detector => {
+                reached!("election.elects_after_detector");
+                self.detector_elected = Some((view.state.epoch, now));
+            }
+            Trigger::NoLeader => {
+                reached!("election.elects_without_leader");
+            }
+            Trigger::CandidateGone | Trigger::OwnSession => {
+                reached!("election.elects_after_candidate_gone");
+            }
         }
         // If the write fails, the next decision waits anew.
         self.triggered = None;
@@ -179,8 +200,14 @@ impl Elector {
     /// The one that was named goes at once; the others let it go first if it can.
     fn after_hint(&self, view: &View<'_>, since: u64, due: u64, config: &ElectionConfig) -> u64 {
         match view.state.hint {
-            Some(hint) if hint == view.me.broker => since,
-            Some(hint) if !view.env.is_gone(hint) && view.state.isr_member(hint).is_some() => due + config.hint_ms,
+            Some(hint) if hint == view.me.broker => {
+                reached!("election.goes_first_as_named");
+                since
+            }
+            Some(hint) if !view.env.is_gone(hint) && view.state.isr_member(hint).is_some() => {
+                reached!("election.lets_named_one_go_first");
+                due + config.hint_ms
+            }
             _ => due,
         }
     }

@@ -17,9 +17,11 @@
 //! | [`detector`] | which peers are alive |
 //! | [`placement`] | which brokers hold a partition |
 //! | [`event`] | what happened to the cluster, as it is recorded |
+//! | [`branches`] | which decisions a simulation reached |
 #![forbid(unsafe_code)]
 
 pub mod batch;
+pub mod branches;
 pub mod detector;
 pub mod election;
 pub mod error;

@@ -1,5 +1,6 @@
 //! What ZooKeeper says about a partition: the authority on who leads and who is in sync.
 
+use crate::branches::reached;
 use crate::ids::{BrokerId, CandidateSeq, DiskId, Epoch, Incarnation, Member};
 
 /// The process that leads, down to the candidate node with which it was elected.
@@ -62,7 +63,11 @@ impl PartitionState {
             && isr.iter().any(|m| m.broker == old.broker)
             && isr.len() > min_insync
         {
+            reached!("partition.old_leader_leaves");
             isr.retain(|m| m.broker != old.broker);
+        }
+        if old.is_some_and(|old| isr.iter().any(|m| m.broker == old.broker)) {
+            reached!("partition.old_leader_kept_for_min");
         }
         Self { leader: Some(winner), hint: None, epoch: self.epoch.next(), isr, ..self.clone() }
     }

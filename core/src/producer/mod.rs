@@ -19,6 +19,7 @@ pub use window::SequencedBatch;
 use window::Window;
 
 use crate::batch::BatchHeader;
+use crate::branches::reached;
 use crate::error::ErrorCode;
 use crate::ids::{Offset, ProducerEpoch, ProducerId};
 
@@ -142,9 +143,15 @@ impl ProducerTable {
             return Verdict::Append;
         };
         match header.producer_epoch.cmp(&state.epoch) {
-            std::cmp::Ordering::Less => Verdict::Fenced { current: state.epoch },
+            std::cmp::Ordering::Less => {
+                reached!("producer.fenced");
+                Verdict::Fenced { current: state.epoch }
+            }
             std::cmp::Ordering::Equal => state.window.check(header),
-            std::cmp::Ordering::Greater if header.base_sequence == 0 => Verdict::Append,
+            std::cmp::Ordering::Greater if header.base_sequence == 0 => {
+                reached!("producer.new_epoch");
+                Verdict::Append
+            }
             std::cmp::Ordering::Greater => Verdict::OutOfOrder { expected: 0 },
         }
     }
@@ -189,6 +196,7 @@ impl ProducerTable {
             let Some((_, oldest)) = self.by_last_offset.pop_first() else {
                 break;
             };
+            reached!("producer.evicted");
             self.producers.remove(&oldest);
         }
         debug_assert_eq!(self.producers.len(), self.by_last_offset.len());
@@ -205,6 +213,7 @@ impl ProducerTable {
             state.idle_since_ms = Some(since);
             let keep = now_ms.saturating_sub(since) < max_age_ms;
             if !keep {
+                reached!("producer.expired");
                 by_last_offset.remove(&(state.last_offset, *id));
             }
             keep

@@ -2,6 +2,7 @@
 
 use super::{BATCHES_REMEMBERED, Verdict};
 use crate::batch::BatchHeader;
+use crate::branches::reached;
 use crate::ids::Offset;
 
 /// Sequence numbers run from 0 to `i32::MAX` and start again.
@@ -84,6 +85,7 @@ impl Window {
             (batch.base_sequence, batch.last_delta) == (header.base_sequence, header.last_offset_delta)
         };
         if let Some(batch) = self.batches.iter().find(same) {
+            reached!("producer.duplicate");
             let (base, last) = (batch.base_offset, batch.last_offset());
             return Verdict::Duplicate { base, last };
         }
@@ -95,8 +97,10 @@ impl Window {
         let remembered = steps(oldest.base_sequence, expected);
         let end_behind = behind.checked_sub(header.last_offset_delta.saturating_add(1));
         if behind <= self.contiguous && end_behind >= Some(remembered) {
+            reached!("producer.forgotten");
             return Verdict::Forgotten { below: oldest.base_offset };
         }
+        reached!("producer.out_of_order");
         Verdict::OutOfOrder { expected }
     }
 
@@ -105,6 +109,7 @@ impl Window {
         let batch = SequencedBatch::of(header, base);
         let follows = self.batches.last().is_some_and(|last| last.next_sequence() == batch.base_sequence);
         if !follows {
+            reached!("producer.window_starts_anew");
             self = Self::default();
         }
         if self.batches.len() == BATCHES_REMEMBERED {

@@ -1,6 +1,7 @@
 //! The follower's half: say Hello, cut what the leader does not have, append, acknowledge.
 
 use crate::batch::BatchHeader;
+use crate::branches::reached;
 use crate::ids::{BrokerId, Epoch, Offset};
 use crate::lineage::Lineage;
 use crate::replica::{
@@ -41,6 +42,7 @@ impl Replica {
     /// Follows `leader` in `epoch`, unless it does already.
     pub(super) fn follow(&mut self, epoch: Epoch, leader: BrokerId, env: &Env, out: &mut Vec<Effect>) {
         if leader == self.member.broker {
+            reached!("replica.state_named_earlier_incarnation");
             // An earlier incarnation of this broker: it is dead, and nobody resumes its place ★.
             return self.idle(epoch, out);
         }
@@ -57,12 +59,15 @@ impl Replica {
         let current = announce.leader.broker == from && announce.epoch >= self.highest_epoch;
         let leads_itself = matches!(&self.role, Role::Leader(l) if l.epoch == announce.epoch);
         if !current || leads_itself {
+            reached!("follower.announcement_is_old");
             return;
         }
         let known = matches!(&self.role, Role::Follower(f) if f.leader == from && f.epoch == announce.epoch);
         if known {
+            reached!("follower.announced_again");
             self.restart_flow(env, out);
         } else {
+            reached!("follower.announced");
             self.follow(announce.epoch, from, env, out);
         }
     }
@@ -76,9 +81,15 @@ impl Replica {
         let saved = self.saved_epoch >= follower.epoch || self.config.lacks(Mutation::ForgetHighestEpoch);
         if !saved || self.log.changing {
             follower.phase = Phase::Waiting;
+            if !saved {
+                reached!("follower.waits_for_epoch_on_disk");
+            } else {
+                reached!("follower.waits_for_log");
+            }
             return;
         }
         if self.log.damaged {
+            reached!("follower.empties_damaged_copy");
             self.log.damaged = false;
             return self.empty_copy(Offset::ZERO, out);
         }
@@ -118,6 +129,7 @@ impl Replica {
             && reply.flow == self.flow
             && matches!(follower.phase, Phase::Greeting { .. });
         if !expected {
+            reached!("follower.reply_is_old");
             return;
         }
         match reply.verdict {
@@ -127,7 +139,12 @@ impl Replica {
             HelloVerdict::RestartAt(start) => self.restart_at(start, env, out),
             HelloVerdict::Damaged => self.begin_generation(out),
             // Asked again by the tick: the leader may not have read its own election yet.
-            HelloVerdict::NotYet | HelloVerdict::Fenced => {}
+            HelloVerdict::NotYet => {
+                reached!("follower.hello_not_yet");
+            }
+            HelloVerdict::Fenced => {
+                reached!("follower.hello_was_fenced");
+            }
         }
     }
 
@@ -136,6 +153,7 @@ impl Replica {
             return self.close_flow_until_tick();
         }
         if truncate_to == self.log.end {
+            reached!("follower.has_nothing_to_truncate");
             self.set_phase(Phase::Ready);
             self.raise_high_watermark(high_watermark, out);
             return self.acknowledge_to_leader(out);
@@ -143,6 +161,7 @@ impl Replica {
         let holds_records = self.log.start < self.log.end;
         if truncate_to < self.high_watermark && holds_records && !self.abandoned_by_unclean_election() {
             if self.knows_less_than_its_leader() {
+                reached!("follower.asks_registry_before_truncating");
                 // An unclean choice may be what is not known here yet: ask again after reading.
                 return out.push(Effect::ReadRegistry);
             }
@@ -153,8 +172,13 @@ impl Replica {
             return self.halt(why, out);
         }
         if truncate_to < self.log.start {
+            reached!("follower.restarts_below_own_start");
             // All of this copy was abandoned, and what lies below it is not here.
             return self.restart_at(truncate_to, env, out);
+        }
+        reached!("follower.truncates");
+        if truncate_to < self.high_watermark {
+            reached!("follower.truncates_after_unclean");
         }
         self.high_watermark = self.high_watermark.min(truncate_to);
         self.set_phase(Phase::Cutting);
@@ -187,11 +211,13 @@ impl Replica {
         if in_sync {
             return self.begin_generation(out);
         }
+        reached!("follower.restarts_at_leaders_start");
         self.empty_copy(start, out);
     }
 
     /// The copy is damaged: it becomes another member, which has to be let in again.
     fn begin_generation(&mut self, out: &mut Vec<Effect>) {
+        reached!("follower.begins_generation");
         self.member.generation = self.member.generation.next();
         self.empty_copy(Offset::ZERO, out);
     }
@@ -229,12 +255,15 @@ impl Replica {
         let any_epoch = self.config.lacks(Mutation::HelloWithoutEpoch);
         let current = follower.epoch == append.epoch || any_epoch;
         if follower.leader != from || !current || append.flow != self.flow {
+            reached!("follower.append_of_another_flow");
             return;
         }
         if follower.phase != Phase::Ready {
+            reached!("follower.append_while_not_ready");
             return;
         }
         if !self.continues(&append) {
+            reached!("follower.append_does_not_continue");
             return self.close_flow_until_tick();
         }
         if !append.batches.is_empty() && !self.append_batches(&append, out) {
@@ -321,6 +350,7 @@ impl Replica {
         if follower.phase != Phase::Ready {
             return;
         }
+        reached!("follower.acknowledges");
         let ack = Ack {
             epoch: follower.epoch,
             flow: self.flow,
@@ -336,8 +366,12 @@ impl Replica {
             return;
         };
         let due = match follower.phase {
-            Phase::Closed => true,
+            Phase::Closed => {
+                reached!("follower.greets_again_after_mismatch");
+                true
+            }
             Phase::Greeting { since_ms } => {
+                reached!("follower.greets_again_unanswered");
                 env.now_ms.saturating_sub(since_ms) >= self.config.hello_retry_ms && !env.is_gone(follower.leader)
             }
             Phase::Waiting | Phase::Cutting | Phase::Ready => false,

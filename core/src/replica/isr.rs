@@ -3,6 +3,7 @@
 //! A write takes effect when the registry confirms it. Until it is known which of several
 //! writes at one version happened, everybody named by any of them counts ★.
 
+use crate::branches::reached;
 use crate::ids::{BrokerId, Member};
 use crate::partition::{Assignment, PartitionState, VersionedState};
 use crate::replica::leader::{Leader, Resigning};
@@ -83,6 +84,9 @@ impl Replica {
             let toward = leader.resigning.map(|r| r.toward);
             return self.write_state(WriteKind::Resign, state, Vec::new(), toward, out);
         }
+        if unanswered {
+            reached!("isr.written_again_after_unknown");
+        }
         let isr = self.wanted_isr(leader, known, env);
         let (isr, assignment) = self.settled(isr, known);
         // After an unknown outcome something is written in any case: a change of version is
@@ -133,6 +137,11 @@ impl Replica {
         // Another copy on the same broker takes the old one's place: no fewer than before.
         let stays = |m: &&Member| joiners.iter().all(|j| j.broker != m.broker);
         let mut isr: Vec<Member> = known.state.isr.iter().filter(stays).copied().collect();
+        if isr.len() < known.state.isr.len() {
+            reached!("isr.other_identity_replaces");
+        } else if !joiners.is_empty() {
+            reached!("isr.expands");
+        }
         isr.extend(&joiners);
         let mut leaving: Vec<(u8, Member)> = known
             .state
@@ -145,6 +154,8 @@ impl Replica {
         for (_, member) in leaving {
             if isr.len() > least {
                 isr.retain(|m| *m != member);
+            } else {
+                reached!("isr.keeps_min");
             }
         }
         isr
@@ -157,19 +168,31 @@ impl Replica {
         }
         let progress = leader.followers.get(&member.broker);
         if progress.is_some_and(|p| p.member != *member) {
+            reached!("isr.other_identity_leaves");
             return Some(0);
         }
         match env.health(member.broker) {
-            Health::Dead => return Some(1),
-            Health::Silent => return Some(2),
+            Health::Dead => {
+                reached!("isr.dead_leaves");
+                return Some(1);
+            }
+            Health::Silent => {
+                reached!("isr.silent_leaves");
+                return Some(2);
+            }
             Health::Alive(_) | Health::Unknown => {}
         }
         let assigned = self.known.as_ref().is_none_or(|k| k.state.assignment.replicas.contains(&member.broker));
         if !assigned || env.is_draining(member.broker) {
+            reached!("isr.removed_or_draining_leaves");
             return Some(3);
         }
         let lag_ms = progress.map_or(env.now_ms.saturating_sub(leader.since_ms), |p| p.lag_ms(env.now_ms));
-        (lag_ms > self.config.lag_max_ms).then_some(4)
+        if lag_ms > self.config.lag_max_ms {
+            reached!("isr.follower_behind_leaves");
+            return Some(4);
+        }
+        None
     }
 
     /// Who may join: assigned and staying, alive under the incarnation of its Hello, and
@@ -178,6 +201,7 @@ impl Replica {
     /// ever below the minimum.)
     fn joiners(&self, leader: &Leader, known: &VersionedState, env: &Env) -> Vec<Member> {
         if env.now_ms < leader.no_joining_until_ms {
+            reached!("isr.joining_pauses_after_refusal");
             return Vec::new();
         }
         let mut needed = self.high_watermark.max(leader.epoch_start);
@@ -219,8 +243,12 @@ impl Replica {
             && staying >= self.min_insync.max(1)
             && !old.removing.contains(&self.member.broker);
         if !ready {
+            if under_way {
+                reached!("isr.reassignment_waits");
+            }
             return (isr, old.clone());
         }
+        reached!("isr.reassignment_settles");
         let replicas = old.replicas.iter().copied().filter(|b| !old.removing.contains(b)).collect();
         isr.retain(stays);
         let assignment = Assignment { replicas, adding: Vec::new(), removing: Vec::new() };
@@ -245,6 +273,7 @@ impl Replica {
             .map(|m| m.broker)
             .find(|b| *b != self.member.broker && !assignment.removing.contains(b) && env.is_alive(*b));
         if let Some(toward) = successor {
+            reached!("isr.leader_among_removed_hands_over");
             self.resign(toward, env, out);
         }
     }
@@ -256,6 +285,7 @@ impl Replica {
         };
         let in_sync = leader.isr.iter().any(|m| m.broker == toward);
         if toward == self.member.broker || !in_sync || !env.is_alive(toward) || leader.resigning.is_some() {
+            reached!("isr.resigning_refused");
             return;
         }
         leader.resigning = Some(Resigning { toward, since_ms: env.now_ms, wait: true });
@@ -269,11 +299,11 @@ impl Replica {
         let successor = known.state.isr_member(resigning.toward)?;
         let has_all = leader.acked(successor, &self.config).is_some_and(|acked| acked >= self.log.end);
         let done = self.log.durable >= self.log.end && self.high_watermark >= self.log.end;
-        (!resigning.wait || (has_all && done)).then(|| PartitionState {
-            leader: None,
-            hint: Some(resigning.toward),
-            ..known.state.clone()
-        })
+        if resigning.wait && !(has_all && done) {
+            reached!("isr.resigning_waits_for_successor");
+            return None;
+        }
+        Some(PartitionState { leader: None, hint: Some(resigning.toward), ..known.state.clone() })
     }
 
     /// The answer to the write of this attempt; anything older is of no interest.
@@ -287,6 +317,11 @@ impl Replica {
         match outcome {
             WriteOutcome::Done { version } => self.confirmed_write(version, env, out),
             WriteOutcome::Conflict | WriteOutcome::Unknown => {
+                if outcome == WriteOutcome::Conflict {
+                    reached!("isr.conflict");
+                } else {
+                    reached!("isr.unknown_outcome");
+                }
                 pending.in_flight = false;
                 out.push(Effect::ReadRegistry);
             }
@@ -302,9 +337,13 @@ impl Replica {
             return;
         };
         leader.contact_ms = env.now_ms;
+        if pending.targets.len() > 1 || leader.isr.len() > pending.state.isr.len() {
+            reached!("isr.counts_until_confirmed");
+        }
         leader.isr.clone_from(&pending.state.isr);
         self.known = Some(VersionedState { state: pending.state, version });
         if pending.kind == WriteKind::Resign {
+            reached!("isr.resigned");
             return self.leave_role("the leader handed over", out);
         }
         out.push(Effect::RoleChanged);
@@ -323,8 +362,10 @@ impl Replica {
             return;
         };
         if !pending.follows_unknown || self.config.lacks(Mutation::ForgetUnknownWrite) {
+            reached!("isr.refused");
             leader.pending = None;
         } else {
+            reached!("isr.refused_after_unknown");
             pending.in_flight = false;
             out.push(Effect::ReadRegistry);
         }
@@ -340,6 +381,7 @@ impl Replica {
         };
         let retry = leader.pending.as_ref().is_some_and(|p| !p.in_flight && p.expected_version == version);
         if retry {
+            reached!("isr.unknown_outcome_found_undone");
             self.review(env, out);
         }
     }
@@ -371,10 +413,12 @@ impl Replica {
             leader.contact_ms = env.now_ms;
         }
         if leader.resigning.is_some_and(|r| env.now_ms.saturating_sub(r.since_ms) > RESIGN_MAX_MS) {
+            reached!("isr.resigning_given_up");
             leader.resigning = None;
             out.push(Effect::RoleChanged);
         }
         if env.now_ms.saturating_sub(leader.contact_ms) > self.config.isolation_max_ms {
+            reached!("isr.leader_isolated_steps_down");
             self.leave_role("this broker reaches neither the registry nor an in-sync replica", out);
             return out.push(Effect::ReadRegistry);
         }
@@ -387,6 +431,7 @@ impl Replica {
             return;
         };
         leader.enough_ms = env.now_ms;
+        reached!("isr.leader_starved_resigns");
         leader.resigning = Some(Resigning { toward, since_ms: env.now_ms, wait: false });
         out.push(Effect::RoleChanged);
     }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::ErrorCode;
 use crate::batch::{Stamp, stamp};
+use crate::branches::reached;
 use crate::ids::{BrokerId, Epoch, Member, Offset};
 use crate::partition::LeaderId;
 use crate::producer::Verdict;
@@ -96,6 +97,7 @@ impl Replica {
         if let Role::Leader(leader) = &mut self.role
             && leader.epoch == epoch
         {
+            reached!("leader.adopts_state");
             leader.isr = isr;
             // A write at an older version can no longer take effect.
             leader.pending = None;
@@ -119,9 +121,11 @@ impl Replica {
         };
         // Elected again after the session expired: the log is the same, what waits goes on.
         if let Role::Leader(old) = std::mem::replace(&mut self.role, Role::Idle) {
+            reached!("leader.elected_again_keeps_waiting");
             leader.waiting = old.waiting;
             leader.waiting_local = old.waiting_local;
         }
+        reached!("leader.begins_epoch");
         self.role = Role::Leader(Box::new(leader));
         out.push(Effect::RoleChanged);
         self.raise_epoch(epoch, out);
@@ -189,19 +193,24 @@ impl Replica {
     /// than min.insync replicas confirmed, or alive and not merely listed.
     fn may_accept(&self, env: &Env) -> Result<(), Refusal> {
         let Role::Leader(leader) = &self.role else {
+            reached!("leader.refuses_not_leading");
             return Err(Refusal::new(ErrorCode::NotLeader, "this broker does not lead the partition"));
         };
         if leader.resigning.is_some() {
+            reached!("leader.refuses_while_resigning");
             return Err(Refusal::new(ErrorCode::NotLeader, "the leader is handing over"));
         }
         if self.log.changing {
+            reached!("leader.refuses_while_cutting");
             return Err(Refusal::new(ErrorCode::NoLeader, "the leader is still cutting its log"));
         }
         if leader.waiting.len() + leader.waiting_local.len() >= self.config.pending_max {
+            reached!("leader.refuses_many_waiting");
             return Err(Refusal::new(ErrorCode::Throttled, "too many requests wait for this partition"));
         }
         let alive = self.alive_in_sync(leader, env);
         if alive < self.min_insync {
+            reached!("leader.refuses_few_alive");
             let cause = format!("{alive} in-sync replicas are alive and min.insync.replicas is {}", self.min_insync);
             return Err(Refusal::new(ErrorCode::NotEnoughReplicas, cause));
         }
@@ -257,6 +266,7 @@ impl Replica {
                 continue;
             }
             if progress.unacked_bytes() + batch.len() as u64 > self.config.window_bytes {
+                reached!("leader.follower_window_full");
                 progress.mode = Mode::CatchUp { reading: false };
                 continue;
             }
@@ -286,8 +296,10 @@ impl Replica {
             Acks::Leader => (&mut leader.waiting_local, self.log.durable),
         };
         if waiting.end <= safe {
+            reached!("leader.duplicate_answered");
             out.push(waiting.acknowledge());
         } else {
+            reached!("leader.duplicate_waits");
             // Kept in the order of offsets: a retry may come after later batches.
             let at = queue.partition_point(|w| w.end <= waiting.end);
             queue.insert(at, waiting);
@@ -312,6 +324,7 @@ impl Replica {
             return;
         };
         if reached > self.high_watermark {
+            reached!("leader.high_watermark_rises");
             self.high_watermark = reached;
             out.push(Effect::HighWatermark(reached));
         }
@@ -331,6 +344,11 @@ impl Replica {
         };
         let saved = self.saved_epoch >= leader.epoch || self.config.lacks(Mutation::ForgetHighestEpoch);
         let enough = leader.confirmed(&self.config) >= self.min_insync || self.config.lacks(Mutation::CommitBelowMin);
+        if !saved {
+            reached!("leader.commit_waits_for_epoch_on_disk");
+        } else if !enough {
+            reached!("leader.commit_waits_for_min");
+        }
         if self.log.changing || !saved || !enough {
             return None;
         }
@@ -364,6 +382,7 @@ impl Replica {
         let reply = HelloReply { epoch: self.highest_epoch, flow: hello.flow, verdict };
         out.push(Effect::Send { to: from, stream: Stream::Live, message: Message::HelloReply(reply) });
         if changed_identity {
+            reached!("leader.hello_under_another_identity");
             self.review(env, out);
         }
     }
@@ -378,9 +397,16 @@ impl Replica {
             return false;
         };
         if current.incarnation == hello.incarnation {
+            if hello.flow <= current.flow {
+                reached!("leader.hello_overtaken");
+            }
             return hello.flow <= current.flow;
         }
-        env.health(from) == Health::Alive(current.incarnation)
+        let dead = env.health(from) == Health::Alive(current.incarnation);
+        if dead {
+            reached!("leader.hello_of_dead_process");
+        }
+        dead
     }
 
     fn replaces_member(&self, hello: &Hello) -> bool {
@@ -392,11 +418,13 @@ impl Replica {
 
     fn judge_hello(&self, from: BrokerId, hello: &Hello) -> HelloVerdict {
         let Role::Leader(leader) = &self.role else {
+            reached!("leader.hello_while_not_leading");
             return HelloVerdict::NotYet;
         };
         let assigned = self.known.as_ref().is_some_and(|k| k.state.assignment.replicas.contains(&from));
         let any_epoch = self.config.lacks(Mutation::HelloWithoutEpoch);
         if hello.epoch < leader.epoch && !any_epoch {
+            reached!("leader.hello_of_older_epoch");
             return HelloVerdict::Fenced;
         }
         if (hello.epoch != leader.epoch && !any_epoch)
@@ -405,10 +433,16 @@ impl Replica {
             || !assigned
             || self.log.changing
         {
+            if !assigned {
+                reached!("leader.hello_of_unassigned");
+            } else if self.log.changing {
+                reached!("leader.hello_finds_log_changing");
+            }
             return HelloVerdict::NotYet;
         }
         let in_sync = leader.must_have(&self.config).any(|member| *member == hello.member);
         if in_sync && hello.end < self.high_watermark {
+            reached!("leader.hello_of_damaged_member");
             return HelloVerdict::Damaged;
         }
         let truncate_to = if hello.lineage.entries().is_empty() && hello.end <= self.log.end {
@@ -426,7 +460,15 @@ impl Replica {
             return HelloVerdict::Damaged;
         }
         if truncate_to < self.log.start {
+            reached!("leader.hello_restarts_copy");
             return HelloVerdict::RestartAt(self.log.start);
+        }
+        if truncate_to < hello.end {
+            reached!("leader.hello_truncates");
+            let one_step = hello.lineage.last_epoch().map(|last| self.log.lineage.end_of(last, self.log.end));
+            if one_step.is_some_and(|end| truncate_to < end.min(hello.end)) {
+                reached!("leader.hello_diverged_over_several_epochs");
+            }
         }
         HelloVerdict::Accepted { truncate_to, high_watermark: self.high_watermark }
     }
@@ -444,6 +486,7 @@ impl Replica {
             return;
         };
         if ack.epoch != leader.epoch && !any_epoch {
+            reached!("leader.ack_of_older_epoch");
             return;
         }
         let Some(progress) = leader.followers.get_mut(&from) else {
@@ -453,6 +496,13 @@ impl Replica {
             && (progress.member == ack.member || any_disk)
             && (progress.incarnation == ack.incarnation || any_process || any_disk);
         if !same || ack.durable_end > progress.next || progress.mode == Mode::Closed {
+            if !same {
+                reached!("leader.ack_of_another_flow");
+            } else if progress.mode == Mode::Closed {
+                reached!("leader.ack_while_closed");
+            } else {
+                reached!("leader.ack_beyond_what_was_sent");
+            }
             return;
         }
         if progress.mode == Mode::Greeting {
@@ -484,9 +534,11 @@ impl Replica {
             return;
         }
         if progress.next >= self.log.end {
+            reached!("leader.follower_becomes_live");
             progress.mode = Mode::Live;
             return;
         }
+        reached!("leader.follower_reads_from_log");
         progress.mode = Mode::CatchUp { reading: true };
         out.push(Effect::ReadForFollower {
             to,
@@ -517,6 +569,7 @@ impl Replica {
         let next = progress.next;
         let Some(first) = batches.first() else {
             if next < self.log.start {
+                reached!("leader.read_found_log_moved");
                 // Retention went past the follower: it has to begin anew.
                 leader.close_flow(to);
                 self.announce_to(to, out);
@@ -561,6 +614,7 @@ impl Replica {
             if !tell || progress.sent_high_watermark >= self.high_watermark {
                 continue;
             }
+            reached!("leader.tells_high_watermark");
             progress.sent_high_watermark = self.high_watermark;
             let append = Append {
                 epoch: leader.epoch,

@@ -22,6 +22,7 @@ mod stored;
 #[cfg(test)]
 mod tests;
 
+use crate::branches::reached;
 use crate::ids::{BrokerId, Epoch, Generation, Incarnation, Member, Offset, TopicPartition};
 use crate::lineage::Lineage;
 use crate::partition::{LeaderId, VersionedState};
@@ -235,6 +236,9 @@ impl Replica {
         let known = self.known.as_ref().map(|known| known.version);
         // Who gave its role up in the meantime looks for one again.
         let again = known == Some(state.version) && matches!(self.role, Role::Idle);
+        if again {
+            reached!("replica.same_state_again_while_idle");
+        }
         if known.is_some_and(|known| state.version <= known) && !again {
             return self.state_unchanged(state.version, env, out);
         }
@@ -242,6 +246,7 @@ impl Replica {
         let leader = state.state.leader;
         self.known = Some(state);
         if epoch < self.highest_epoch {
+            reached!("replica.state_of_older_epoch");
             // A later epoch was announced by its leader before the registry showed it here.
             return;
         }
@@ -265,6 +270,9 @@ impl Replica {
     /// An epoch that was given up is over: what was cut off the log meanwhile may be on the
     /// followers, and other records would get the same offsets in the same epoch.
     fn may_lead(&self, epoch: Epoch) -> bool {
+        if epoch <= self.given_up {
+            reached!("replica.given_up_epoch_not_resumed");
+        }
         epoch > self.given_up || self.config.lacks(Mutation::ResumeEpoch)
     }
 
@@ -273,6 +281,7 @@ impl Replica {
         if matches!(self.role, Role::Idle) && epoch <= self.highest_epoch {
             return;
         }
+        reached!("replica.nobody_leads");
         self.leave_role("nobody leads at the moment", out);
         self.raise_epoch(epoch, out);
     }
@@ -300,12 +309,14 @@ impl Replica {
         if epoch <= self.highest_epoch {
             return;
         }
+        reached!("replica.fenced_by_later_epoch");
         self.leave_role("another broker leads in a later epoch", out);
         self.raise_epoch(epoch, out);
         out.push(Effect::ReadRegistry);
     }
 
     fn halt(&mut self, why: String, out: &mut Vec<Effect>) {
+        reached!("replica.halted");
         self.leave_role("this copy was halted", out);
         self.role = Role::Halted(why.clone());
         out.push(Effect::Halt(why));
@@ -313,12 +324,14 @@ impl Replica {
 
     fn refuse_while_halted(&mut self, input: Input, out: &mut Vec<Effect>) {
         let (Role::Halted(why), Input::Produce(produce)) = (&self.role, input) else { return };
+        reached!("replica.refuses_while_halted");
         let why = Refusal::new(crate::ErrorCode::PartitionHalted, why.clone());
         out.push(Effect::Reject { request: produce.request, why });
     }
 
     fn set_log_start(&mut self, start: Offset) {
         if start > self.log.start && start <= self.high_watermark {
+            reached!("replica.log_start_moves");
             self.log.start = start;
             self.log.lineage.set_start(start);
         }
@@ -326,6 +339,7 @@ impl Replica {
 
     fn durable(&mut self, term: LogTerm, end: Offset, env: &Env, out: &mut Vec<Effect>) {
         if term != self.log.term || end <= self.log.durable {
+            reached!("replica.completion_of_older_term");
             return;
         }
         self.log.durable = end;
@@ -342,6 +356,7 @@ impl Replica {
         if term != self.log.term || self.log.durable >= self.log.end {
             return;
         }
+        reached!("replica.append_failed");
         self.leave_role("the disk of this broker is full", out);
         let to = self.log.durable;
         self.high_watermark = self.high_watermark.min(to);
