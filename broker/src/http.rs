@@ -90,12 +90,13 @@ pub async fn serve_router(
     let mut upkeep = tokio::time::interval(UPKEEP_EVERY);
     loop {
         tokio::select! {
+            biased;
             () = stop.cancelled() => break,
+            _ = upkeep.tick() => upkeep_of(),
+            Some(_) = connections.join_next() => {}
             connection = acceptor.accept() => {
                 connections.spawn(serve_connection(connection, router.clone(), stop.clone()));
             }
-            Some(_) = connections.join_next() => {}
-            _ = upkeep.tick() => upkeep_of(),
         }
     }
     drop(acceptor);
@@ -115,6 +116,7 @@ async fn serve_connection(connection: Connection, router: Router, stop: Cancella
             .serve_connection(TokioIo::new(connection), service)
     );
     let ended = tokio::select! {
+        biased;
         ended = tokio::time::timeout(CONNECTION_LIFE, http.as_mut()) => ended,
         () = stop.cancelled() => {
             http.as_mut().graceful_shutdown();

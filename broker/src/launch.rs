@@ -17,6 +17,7 @@ use crate::clock::{Seed, SystemClock};
 use crate::config::{BrokerConfig, RegistryConfig};
 use crate::log::Log;
 use crate::log::fjall::{DataDirectory, FjallLog, FjallOptions, OpenError};
+use crate::mutation::Mutations;
 use crate::net::TcpNetwork;
 use crate::server::{Broker, BrokerError, BrokerParts, SessionMemory};
 
@@ -75,6 +76,7 @@ pub async fn launch(config: BrokerConfig, source: RegistrySource) -> Result<Brok
         clock: Arc::new(SystemClock),
         seed: Seed::random(),
         cluster: uuid,
+        mutations: Mutations::default(),
         config,
     };
     Ok(Broker::start(parts).await?)

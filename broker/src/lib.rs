@@ -20,6 +20,7 @@ pub mod internal;
 pub mod launch;
 pub mod log;
 pub mod metrics;
+pub mod mutation;
 pub mod net;
 pub mod peers;
 pub mod server;

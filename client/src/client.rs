@@ -174,6 +174,7 @@ impl Shared {
                 return Err(ClientError::Unreachable(failed));
             }
             tokio::select! {
+                biased;
                 Some(answer) = calls.next(), if !calls.is_empty() => match answer {
                     Err(ClientError::Unreachable(attempts)) => {
                         failed.extend::<Vec<Attempt>>(attempts);

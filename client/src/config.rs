@@ -65,6 +65,8 @@ pub struct ClientConfig {
     pub seed: Option<u64>,
     /// Stamps the records that carry no time of their own.
     pub clock: Clock,
+    #[cfg(feature = "mutations")]
+    pub mutation: Option<crate::mutation::Mutation>,
 }
 
 impl Default for ClientConfig {
@@ -79,6 +81,8 @@ impl Default for ClientConfig {
             connector: Arc::new(TcpConnector),
             seed: None,
             clock: Clock::default(),
+            #[cfg(feature = "mutations")]
+            mutation: None,
         }
     }
 }

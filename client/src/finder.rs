@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::{
     client::Shared,
     metadata::{self, HOLD, Search},
+    mutation::Mutation,
 };
 
 /// What a broker may take to answer a search beyond the time that it holds it.
@@ -33,8 +34,9 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         }
         let wake_at = next.map_or(refresh_at, |next| next.min(refresh_at));
         tokio::select! {
-            () = shared.metadata.wake.notified() => {}
+            biased;
             Some(()) = calls.next(), if !calls.is_empty() => {}
+            () = shared.metadata.wake.notified() => {}
             () = sleep_until(wake_at) => {}
         }
     }
@@ -60,7 +62,9 @@ fn start(shared: &Arc<Shared>, search: Search, calls: &Calls) {
                     ..Default::default()
                 };
                 let answer = metadata::ask(&shared.pool, &address, request, HOLD + GRACE).await;
-                if let Ok(answer) = &answer {
+                if let Ok(answer) = &answer
+                    && !shared.config.lacks(Mutation::KeepMetadata)
+                {
                     shared.metadata.learn(answer);
                 }
                 shared.metadata.searched(&partitions, answer.is_ok(), Instant::now());
@@ -72,6 +76,9 @@ fn start(shared: &Arc<Shared>, search: Search, calls: &Calls) {
 
 /// Asks about all topics that are known; what fails is asked again next time.
 async fn refresh(shared: Arc<Shared>) {
+    if shared.config.lacks(Mutation::KeepMetadata) {
+        return;
+    }
     let topics: Vec<String> = shared.metadata.view().topics.keys().map(ToString::to_string).collect();
     if let Err(error) = shared.refresh(topics).await {
         tracing::debug!(%error, "the metadata could not be refreshed");

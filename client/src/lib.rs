@@ -28,6 +28,8 @@ pub mod record;
 mod backoff;
 mod finder;
 mod metadata;
+#[doc(hidden)]
+pub mod mutation;
 mod offsets;
 mod view;
 

@@ -8,6 +8,7 @@ use baton_broker::net::TcpNetwork;
 use baton_registry::zookeeper::ZooKeeperRegistry;
 use baton_registry::{Registry, RegistryError};
 
+use crate::daemon::Mutations;
 use crate::daemon::config::CoordinatorConfig;
 use crate::daemon::start::{Coordinator, CoordinatorHandle, CoordinatorParts, StartError};
 
@@ -32,6 +33,7 @@ pub async fn launch(config: CoordinatorConfig) -> Result<CoordinatorHandle, Laun
         registry,
         clock: Arc::new(SystemClock),
         seed: Seed::random(),
+        mutations: Mutations::default(),
     };
     Ok(Coordinator::start(parts).await?)
 }

@@ -24,7 +24,8 @@ fn answer(result: Result<Vec<OpResult>, MultiError>) -> Answer {
 fn random_op(random: &mut StdRng) -> Op {
     const PATHS: [&str; 7] = ["/a", "/b", "/a/b", "/a/b/c", "/a-b", "/b/x", "/c"];
     let path = PATHS[random.random_range(0..PATHS.len())].to_owned();
-    let version = random.random_bool(0.3).then(|| random.random_range(0..3));
+    // −1 stands for any.
+    let version = random.random_bool(0.3).then(|| random.random_range(-1..3));
     let data = Bytes::from(vec![b'x'; random.random_range(0..3)]);
     match random.random_range(0..10) {
         0..3 => Op::Create { path, data, mode: CreateMode::Persistent },

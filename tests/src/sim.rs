@@ -136,6 +136,7 @@ impl SimCluster {
             registry: Arc::new(self.ensemble.connect_with(&name, Duration::from_secs(4))),
             clock: Arc::new(SimulatedClock::starting_at(START_MS)),
             seed: Seed(self.seed).split(&name).split_number(start),
+            mutations: baton_coordinator::daemon::Mutations::default(),
         };
         let _coordinator = Coordinator::start(parts).await?;
         std::future::pending().await
@@ -163,6 +164,7 @@ impl SimCluster {
             clock: Arc::new(SimulatedClock::starting_at(START_MS)),
             seed: Seed(self.seed).split(&name).split_number(start),
             cluster: self.cluster,
+            mutations: baton_broker::mutation::Mutations::default(),
         };
         let mut broker = Broker::start(parts).await?;
         Err(broker.failed().await.into())

@@ -13,6 +13,7 @@ use baton_registry::znode;
 
 use crate::cluster::reading::Item;
 use crate::cluster::task::{ClusterTask, Done};
+use crate::mutation::Mutation;
 
 impl ClusterTask {
     pub(super) fn decide_all(&mut self) {
@@ -141,6 +142,7 @@ impl ClusterTask {
             .into_iter()
             .flatten()
             .filter(|c| c.incarnation == self.parts.incarnation)
+            .filter(|_| !self.parts.mutations.lacks(Mutation::KeepCandidate))
             .map(|c| c.seq)
             .collect();
         self.busy.insert(id);
@@ -183,6 +185,12 @@ impl ClusterTask {
         for ((write, before), outcome) in writes.into_iter().zip(outcomes) {
             let id = write.partition;
             self.busy.remove(&id);
+            let outcome = match outcome {
+                Outcome::Unknown if self.parts.mutations.lacks(Mutation::BelieveUnknownElection) => {
+                    Outcome::Done { version: write.version + 1 }
+                }
+                known => known,
+            };
             match outcome {
                 Outcome::Done { version } => {
                     self.clear_old_candidate(id, &before);

@@ -14,6 +14,7 @@ use crate::cluster::reading::Item;
 use crate::cluster::task::{ClusterTask, Done};
 use crate::cluster::view::TopicView;
 use crate::log::{Log, LogError, Recovered};
+use crate::mutation::Mutation;
 use crate::shard::open::{Opened, open};
 use crate::shard::{OpenPartition, PartitionHandle, PartitionStatus, ShardInput};
 
@@ -61,7 +62,7 @@ impl ClusterTask {
     pub(super) fn settle_copy(&mut self, id: TopicPartition, state: &PartitionState) {
         let me = self.parts.me;
         let assigned = state.assignment.replicas.contains(&me);
-        let in_sync = state.isr_member(me).is_some();
+        let in_sync = state.isr_member(me).is_some() && !self.parts.mutations.lacks(Mutation::CloseWhileInSync);
         if assigned && !self.copies.wanted(id) && !self.copies.closing.contains(&id) {
             self.start_opening(id);
         } else if !assigned && !in_sync && self.copies.is_open(id) {
@@ -81,6 +82,7 @@ impl ClusterTask {
         }
         self.copies.opening.insert(id);
         let found = self.copies.found.remove(&id);
+        let mutations = self.parts.mutations;
         let (log, registry) = (Arc::clone(&self.parts.log), Arc::clone(&self.parts.registry));
         let remembered = if found.is_some() { self.parts.remembered.clone() } else { Vec::new() };
         self.running.push(Box::pin(async move {
@@ -88,7 +90,7 @@ impl ClusterTask {
             if let Err(error) = candidates::delete_ghosts(&*registry, &[id], &remembered).await {
                 tracing::debug!(partition = %id, %error, "candidates of an earlier session stay until it ends");
             }
-            Done::Opened { id, result: open(&*log, id, found).await }
+            Done::Opened { id, result: open(&*log, id, found, mutations).await }
         }));
     }
 
@@ -171,10 +173,23 @@ impl ClusterTask {
 
     /// A deleted topic: its data goes, and the coordinator learns that it is gone here.
     pub(super) async fn bury(&mut self, topic: TopicId, tombstone: &Tombstone) {
-        if !tombstone.brokers.contains(&self.parts.me) || !self.copies.buried.insert(topic) {
+        let ignored = self.parts.mutations.lacks(Mutation::IgnoreTombstone);
+        if ignored || !tombstone.brokers.contains(&self.parts.me) || !self.copies.buried.insert(topic) {
             return;
         }
         self.parts.view.forget_topic(topic);
+        self.close_all_of(topic);
+        let (registry, me) = (Arc::clone(&self.parts.registry), self.parts.me);
+        self.running.push(Box::pin(async move {
+            if let Err(error) = tombstones::acknowledge(&*registry, topic, me).await {
+                tracing::warn!(%topic, %error, "cannot confirm the deletion of a topic");
+            }
+            Done::BestEffort
+        }));
+    }
+
+    /// Closes every copy of a topic, open or not, and deletes its data.
+    pub(super) fn close_all_of(&mut self, topic: TopicId) {
         for id in self.copies.of_topic(topic) {
             if let Some(found) = self.copies.found.remove(&id) {
                 let log = Arc::clone(&self.parts.log);
@@ -184,13 +199,6 @@ impl ClusterTask {
                 self.start_closing(id);
             }
         }
-        let (registry, me) = (Arc::clone(&self.parts.registry), self.parts.me);
-        self.running.push(Box::pin(async move {
-            if let Err(error) = tombstones::acknowledge(&*registry, topic, me).await {
-                tracing::warn!(%topic, %error, "cannot confirm the deletion of a topic");
-            }
-            Done::BestEffort
-        }));
     }
 }
 

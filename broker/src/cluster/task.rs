@@ -27,6 +27,7 @@ use crate::cluster::view::ClusterView;
 use crate::cluster::writing::WriteOrder;
 use crate::log::{Log, LogError};
 use crate::metrics::Metrics;
+use crate::mutation::{Mutation, Mutations};
 use crate::shard::input::RegistryCall;
 use crate::shard::{Partitions, ShardInput, Shards, open::Opened};
 
@@ -55,6 +56,7 @@ pub struct ClusterParts {
     /// Set once everything was read for the first time.
     pub loaded: watch::Sender<bool>,
     pub stop: CancellationToken,
+    pub mutations: Mutations,
 }
 
 /// Something that was started is done.
@@ -165,6 +167,7 @@ impl ClusterTask {
                 Err(error) => tracing::warn!(path, %error, "cannot watch yet"),
             }
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return None,
                 () = tokio::time::sleep(Duration::from_millis(RETRY_MS)) => {}
             }
@@ -172,6 +175,9 @@ impl ClusterTask {
     }
 
     fn state_event(&mut self, event: &Event) {
+        if *event == Event::Reset && self.parts.mutations.lacks(Mutation::LoseWatch) {
+            return;
+        }
         let Self { reading, copies, .. } = self;
         reading.partition_event(event, |id| copies.wanted(id));
     }
@@ -286,6 +292,9 @@ impl ClusterTask {
             if !present.contains(&id) {
                 // Only a tombstone deletes data; this only stops showing the topic.
                 self.parts.view.forget_topic(id);
+                if self.parts.mutations.lacks(Mutation::DeleteUnlisted) {
+                    self.close_all_of(id);
+                }
             }
         }
         for topic in topics {

@@ -9,6 +9,7 @@ use baton_registry::recipes::membership::LiveBrokers;
 use baton_registry::recipes::partition_state::{self, Outcome, StateWrite};
 
 use crate::cluster::task::{ClusterTask, Done};
+use crate::mutation::Mutation;
 use crate::shard::ShardInput;
 
 /// A write that a shard asked for.
@@ -82,6 +83,7 @@ impl ClusterTask {
                 Outcome::Done { version } => WriteOutcome::Done { version },
                 Outcome::Conflict | Outcome::Missing => WriteOutcome::Conflict,
                 Outcome::CandidateGone | Outcome::BrokerChanged | Outcome::Fenced => WriteOutcome::Refused,
+                Outcome::Unknown if self.parts.mutations.lacks(Mutation::ForgetUnknownWrite) => WriteOutcome::Refused,
                 Outcome::Unknown => WriteOutcome::Unknown,
                 Outcome::Failed(error) => {
                     tracing::warn!(partition = %order.id, %error, "the registry refuses a write");

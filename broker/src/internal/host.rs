@@ -55,6 +55,7 @@ pub async fn run<M: Machine>(
             }
         };
         tokio::select! {
+            biased;
             () = stop.cancelled() => return machine.end(),
             () = lead => {}
         }

@@ -16,7 +16,7 @@ use baton_core::{Generation, Offset, TopicPartition};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-pub use disk::MemoryDisk;
+pub use disk::{MemoryDisk, StoredCopy};
 
 use super::operation::{Change, Operation, Waiting};
 use super::{

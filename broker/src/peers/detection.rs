@@ -75,10 +75,7 @@ impl Detection {
         loop {
             let mut connection_changed = false;
             tokio::select! {
-                word = self.words.recv() => match word {
-                    Some(word) => self.take(word, &world, &mut advice),
-                    None => return,
-                },
+                biased;
                 _ = tick.tick() => self.detector.tick(world.monotonic.now_ms(), &mut advice),
                 changed = session.changed() => {
                     if changed.is_err() {
@@ -86,6 +83,10 @@ impl Detection {
                     }
                     connection_changed = true;
                 }
+                word = self.words.recv() => match word {
+                    Some(word) => self.take(word, &world, &mut advice),
+                    None => return,
+                },
             }
             self.act(&world, &mut advice, connection_changed).await;
         }

@@ -22,6 +22,7 @@ use crate::config::BrokerConfig;
 use crate::internal::events::Events;
 use crate::internal::{EVENTS_TOPIC, InternalHost, host};
 use crate::metrics::Metrics;
+use crate::mutation::Mutations;
 use crate::peers::detection::World;
 use crate::peers::pace::Pace;
 use crate::peers::{Detection, DetectionHandle, LinkParts, Links, PeerSender};
@@ -158,11 +159,12 @@ impl Assembly {
                 clock: Arc::clone(&self.parts.clock),
                 monotonic: self.monotonic,
                 incarnation: self.incarnation,
-                config: replica_config(config),
+                config: replica_config(config, self.parts.mutations),
                 tail_cache_bytes: config.limits.tail_cache_bytes / shard_count,
                 tick: Duration::from_millis(100),
                 metrics: shared.metrics.clone(),
                 fatal: fatal.clone(),
+                mutations: self.parts.mutations,
             };
             let shard = shard::spawn(parts);
             tasks.spawn(async move { shard.await.map_err(|error| BrokerError::Task(error.to_string())) });
@@ -183,13 +185,14 @@ impl Assembly {
             disk: shared.log.identity().disk,
             incarnation: self.incarnation,
             seed: self.parts.seed.split("candidates").0,
-            election: election_config(config),
+            election: election_config(config, self.parts.mutations),
             reread: Duration::from_millis(config.timing.reread_ms),
             partitions_max: usize::try_from(config.limits.partitions).unwrap_or(usize::MAX),
             monotonic: self.monotonic,
             metrics: shared.metrics.clone(),
             loaded: self.loaded,
             stop: shared.stop.clone(),
+            mutations: self.parts.mutations,
         });
         let stop = shared.stop.clone();
         tasks.spawn(async move {
@@ -291,8 +294,11 @@ fn peer_addresses(live: &LiveBrokers) -> BTreeMap<BrokerId, String> {
     live.brokers.iter().filter_map(address).collect()
 }
 
-fn replica_config(config: &BrokerConfig) -> ReplicaConfig {
+#[cfg_attr(not(feature = "mutations"), expect(unused_variables, reason = "all rules hold"))]
+fn replica_config(config: &BrokerConfig, mutations: Mutations) -> ReplicaConfig {
     ReplicaConfig {
+        #[cfg(feature = "mutations")]
+        mutations: mutations.core,
         lag_max_ms: config.timing.lag_max_ms,
         isolation_max_ms: config.timing.isolated_ms,
         window_bytes: config.limits.peer_in_flight_bytes,
@@ -301,8 +307,11 @@ fn replica_config(config: &BrokerConfig) -> ReplicaConfig {
     }
 }
 
-fn election_config(config: &BrokerConfig) -> ElectionConfig {
+#[cfg_attr(not(feature = "mutations"), expect(unused_variables, reason = "all rules hold"))]
+fn election_config(config: &BrokerConfig, mutations: Mutations) -> ElectionConfig {
     ElectionConfig {
+        #[cfg(feature = "mutations")]
+        mutations: mutations.core,
         step_ms: config.timing.election_step_ms,
         healthy_leader_ms: config.timing.healthy_leader_wait_ms,
         detector_pause_ms: config.timing.election_interval_ms,
@@ -331,6 +340,7 @@ async fn remember_sessions(
             known = ids;
         }
         tokio::select! {
+            biased;
             changed = session.changed() => if changed.is_err() { return Ok(()) },
             // Further sessions of the pool open without a word.
             _ = every.tick() => {}

@@ -184,6 +184,7 @@ async fn serve_clients(
     let admin = AdminServer::new(service).max_decoding_message_size(frame);
     let serving = server.add_service(broker).add_service(admin).serve_with_incoming(acceptor.into_stream());
     tokio::select! {
+        biased;
         () = stop.cancelled() => Ok(()),
         ended = serving => ended.map_err(|error| BrokerError::Task(format!("the gRPC listener: {error}"))),
     }
@@ -198,6 +199,7 @@ async fn serve_peers(
     let peer = PeerServer::new(service).max_decoding_message_size(64 << 20).max_encoding_message_size(64 << 20);
     let serving = server.add_service(peer).serve_with_incoming(acceptor.into_stream());
     tokio::select! {
+        biased;
         () = stop.cancelled() => Ok(()),
         ended = serving => ended.map_err(|error| BrokerError::Task(format!("the peer listener: {error}"))),
     }

@@ -27,6 +27,7 @@ use crate::config::BrokerConfig;
 use crate::http::{Missing, ReadinessProbe};
 use crate::log::Log;
 use crate::metrics::Metrics;
+use crate::mutation::Mutations;
 use crate::net::Network;
 use crate::server::assembly::Assembly;
 use crate::server::drain::{checkpoint, drain};
@@ -67,6 +68,8 @@ pub struct BrokerParts {
     pub clock: Arc<dyn Clock>,
     pub seed: Seed,
     pub cluster: Uuid,
+    /// All rules hold by default.
+    pub mutations: Mutations,
 }
 
 /// Why a broker did not start, or ended by itself.
@@ -146,6 +149,7 @@ impl Broker {
     /// Returns when the broker cannot go on.
     pub async fn failed(&mut self) -> BrokerError {
         tokio::select! {
+            biased;
             why = self.fatal.recv() => BrokerError::Storage(why.unwrap_or_default()),
             ended = self.tasks.join_next() => match ended {
                 Some(Ok(Err(error))) => error,

@@ -6,6 +6,7 @@ use baton_core::{BrokerId, Epoch, Error, ErrorCode, TopicPartition};
 use tokio::time::Instant;
 
 use crate::log::LogError;
+use crate::mutation::Mutation;
 use crate::shard::fetch::Window;
 use crate::shard::input::FetchCall;
 use crate::shard::run::Shard;
@@ -54,6 +55,12 @@ impl Shard {
     }
 
     fn appended(&mut self, marks: Vec<Mark>, started: Instant, bytes: u64, result: Result<(), LogError>) {
+        let ignored = match &result {
+            Err(LogError::Full { .. }) => self.parts.mutations.lacks(Mutation::IgnoreFullDisk),
+            Err(LogError::Failed(_)) => self.parts.mutations.lacks(Mutation::IgnoreFsyncError),
+            _ => false,
+        };
+        let result = if ignored { Ok(()) } else { result };
         match result {
             Ok(()) => {
                 self.parts.metrics.committed(marks.len() as u64, bytes, started.elapsed());

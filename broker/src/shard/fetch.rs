@@ -3,6 +3,7 @@
 use baton_core::replica::{Replica, RoleView, StoredBatch};
 use baton_core::{Epoch, Error, ErrorCode, Offset};
 
+use crate::mutation::{Mutation, Mutations};
 use crate::shard::input::{FetchCall, FetchFailure, Fetched};
 use crate::shard::partition::Partition;
 
@@ -12,16 +13,34 @@ pub(super) struct Window {
     pub(super) high_watermark: Offset,
     pub(super) log_start: Offset,
     pub(super) epoch: Epoch,
+    mutations: Mutations,
 }
 
 impl Window {
-    pub(super) fn of(replica: &Replica) -> Self {
-        Self { high_watermark: replica.high_watermark(), log_start: replica.log_start(), epoch: replica.epoch() }
+    pub(super) fn of(replica: &Replica, mutations: Mutations) -> Self {
+        Self {
+            high_watermark: replica.high_watermark(),
+            log_start: replica.log_start(),
+            epoch: replica.epoch(),
+            mutations,
+        }
+    }
+
+    /// Of a partition that is not here.
+    pub(super) fn nothing() -> Self {
+        Self {
+            high_watermark: Offset::ZERO,
+            log_start: Offset::ZERO,
+            epoch: Epoch::NONE,
+            mutations: Mutations::default(),
+        }
     }
 
     /// Nothing at or above the high watermark is shown: it could still go.
     pub(super) fn cut(self, mut batches: Vec<StoredBatch>) -> Fetched {
-        batches.retain(|batch| batch.last < self.high_watermark);
+        let one_more = u64::from(self.mutations.lacks(Mutation::FetchOffByOne));
+        let all = self.mutations.lacks(Mutation::ReadAboveHighWatermark);
+        batches.retain(|batch| batch.last < self.high_watermark.plus(one_more) || all);
         Fetched { batches, high_watermark: self.high_watermark, log_start: self.log_start, epoch: self.epoch }
     }
 
@@ -32,7 +51,7 @@ impl Window {
 
 impl Partition {
     /// Whether the call may be answered, and with something to read.
-    pub(super) fn judge_fetch(&self, call: &FetchCall) -> Result<bool, Error> {
+    pub(super) fn judge_fetch(&self, call: &FetchCall, mutations: Mutations) -> Result<bool, Error> {
         if !matches!(self.replica.role(), RoleView::Leader { .. }) {
             let cause = match self.leader_hint() {
                 Some(leader) => format!("broker {leader} leads"),
@@ -52,13 +71,14 @@ impl Partition {
             _ => {}
         }
         let (start, end) = (self.replica.log_start(), self.replica.high_watermark());
+        let any_offset = mutations.lacks(Mutation::ReadAboveHighWatermark) || mutations.lacks(Mutation::FetchOffByOne);
         if call.from < start
-            || (call.from > end && self.replica.latest().is_some())
+            || (call.from > end && self.replica.latest().is_some() && !any_offset)
             || call.from > self.replica.log_end()
         {
             let cause = format!("offset {} is outside {start} to {end}", call.from);
             return Err(self.error(ErrorCode::OffsetOutOfRange, cause));
         }
-        Ok(call.from < end)
+        Ok(call.from < end || (any_offset && call.from < self.replica.log_end()))
     }
 }

@@ -7,6 +7,7 @@ use baton_core::replica::RecoveredLog;
 use baton_core::{Generation, Offset, TopicPartition};
 
 use crate::log::{LocalPartition, Log, LogError, PartitionMeta, Recovered};
+use crate::mutation::{Mutation, Mutations};
 
 /// Bytes of one read while headers are replayed.
 const REPLAY_READ_BYTES: usize = 4 << 20;
@@ -24,18 +25,28 @@ pub struct Opened {
 ///
 /// # Errors
 /// The log cannot create the copy. A copy that cannot be read is opened as damaged.
-pub async fn open(log: &dyn Log, id: TopicPartition, found: Option<Recovered>) -> Result<Opened, LogError> {
+pub async fn open(
+    log: &dyn Log,
+    id: TopicPartition,
+    found: Option<Recovered>,
+    mutations: Mutations,
+) -> Result<Opened, LogError> {
     let Some(found) = found else {
         let local = log.create(id, Generation(0), Offset::ZERO).await?;
         let meta = PartitionMeta::default();
         return Ok(Opened { local, generation: Generation(0), recovered: RecoveredLog::default(), meta });
     };
-    if let Some(damage) = &found.damage {
+    if let Some(damage) = &found.damage
+        && !mutations.lacks(Mutation::BelieveDamage)
+    {
         tracing::error!(partition = %id, ?damage, "this copy is damaged: it leaves the in-sync replicas and is refilled");
         return Ok(damaged(found));
     }
     match replay(log, &found).await {
-        Ok(recovered) => {
+        Ok(mut recovered) => {
+            if mutations.lacks(Mutation::ProducersLostAtRestart) {
+                recovered.producers = ProducerTable::new(PRODUCERS_MAX);
+            }
             Ok(Opened { local: found.partition, generation: found.generation, recovered, meta: found.meta })
         }
         Err(LogError::Damaged(damage)) => {

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use crate::clock::{Clock, Monotonic};
 use crate::log::{Append, LocalPartition, Log};
 use crate::metrics::Metrics;
+use crate::mutation::{Mutation, Mutations};
 use crate::peers::PeerSender;
 use crate::shard::completion::Completion;
 use crate::shard::fetch::Window;
@@ -49,6 +50,7 @@ pub struct ShardParts {
     pub metrics: Metrics,
     /// The log failed: the process has to end.
     pub fatal: mpsc::UnboundedSender<String>,
+    pub mutations: Mutations,
 }
 
 type Reply = Box<dyn FnOnce(Result<Produced, Error>) + Send>;
@@ -288,13 +290,13 @@ impl Shard {
 
     fn fetch(&mut self, call: FetchCall) {
         let Some(partition) = self.partitions.get(&call.id) else {
-            let window = Window { high_watermark: Offset::ZERO, log_start: Offset::ZERO, epoch: Epoch::NONE };
+            let window = Window::nothing();
             let failure = window.fail(unknown(call.id));
             let _ = call.reply.send(Err(failure));
             return;
         };
-        let window = Window::of(&partition.replica);
-        match partition.judge_fetch(&call) {
+        let window = Window::of(&partition.replica, self.parts.mutations);
+        match partition.judge_fetch(&call, self.parts.mutations) {
             Err(error) => drop(call.reply.send(Err(window.fail(error)))),
             Ok(false) => drop(call.reply.send(Ok(window.cut(Vec::new())))),
             Ok(true) => self.read_for_reader(call, window),
@@ -391,7 +393,11 @@ impl Shard {
     fn save_epoch(&mut self, id: TopicPartition, epoch: Epoch) {
         let Some(partition) = self.partitions.get_mut(&id) else { return };
         let saved = self.parts.log.save(partition.local, partition.snapshot(epoch));
-        self.running.push(Box::pin(async move { Completion::EpochSaved { id, epoch, result: saved.await } }));
+        let early = self.parts.mutations.lacks(Mutation::EpochSavedEarly);
+        self.running.push(Box::pin(async move {
+            let result = if early { Ok(()) } else { saved.await };
+            Completion::EpochSaved { id, epoch, result }
+        }));
     }
 
     fn append(&mut self, id: TopicPartition, term: LogTerm, batches: Vec<StoredBatch>) {
@@ -411,8 +417,9 @@ impl Shard {
         let bytes = appends.iter().flat_map(|a| &a.batches).map(|b| b.len() as u64).sum();
         let started = Instant::now();
         let written = self.parts.log.append(appends);
+        let early = self.parts.mutations.lacks(Mutation::AcknowledgeBeforeFsync);
         self.running.push(Box::pin(async move {
-            let result = written.await.map(drop);
+            let result = if early { Ok(()) } else { written.await.map(drop) };
             Completion::Appended { marks, started, bytes, result }
         }));
     }
@@ -425,8 +432,10 @@ impl Shard {
         let (log, local, meta) = (Arc::clone(&self.parts.log), partition.local, partition.meta.clone());
         let start = partition.replica.log_start();
         let truncated = log.truncate(local, to);
+        let forgets = self.parts.mutations.lacks(Mutation::ProducersLostAtTruncation);
         self.running.push(Box::pin(async move {
             let result = match truncated.await {
+                Ok(()) if forgets => Ok(ProducerTable::default()),
                 Ok(()) => rebuild_producers(&*log, local, &meta, start, to).await,
                 Err(error) => Err(error),
             };

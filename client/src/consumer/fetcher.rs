@@ -13,6 +13,7 @@ use crate::{
     config::OutOfRange,
     error::{Attempt, ClientError},
     metadata::PartitionName,
+    mutation::Mutation,
     net::{self, Purpose},
     offsets::{self, Ask, Listed},
     view::View,
@@ -67,11 +68,12 @@ pub(super) async fn run(shared: Arc<Shared>, inner: Arc<Inner>) {
         fetcher.suspect(now);
         fetcher.issue(now);
         tokio::select! {
-            () = inner.wanted.notified() => {}
+            biased;
+            Ok(()) = changes.changed() => fetcher.leaders_changed(),
             Some((call, answer)) = fetcher.calls.next(), if !fetcher.calls.is_empty() => {
                 fetcher.answered(call, answer, Instant::now());
             }
-            Ok(()) = changes.changed() => fetcher.leaders_changed(),
+            () = inner.wanted.notified() => {}
             () = sleep_until(now + TICK) => {}
         }
     }
@@ -255,7 +257,9 @@ impl Fetcher {
         now: Instant,
     ) -> usize {
         if let Some(wire) = &result.error {
-            if let Some(leader) = &wire.leader {
+            if let Some(leader) = &wire.leader
+                && !self.shared.config.lacks(Mutation::KeepMetadata)
+            {
                 self.shared.metadata.hint(&name.0, name.1, leader);
             }
             self.refused(name, slot, epoch, &result, Error::from(wire), now);
@@ -370,12 +374,17 @@ impl Fetcher {
     fn leaders_changed(&mut self) {
         let view = self.shared.metadata.view();
         let mut state = self.inner.state();
+        let mut skipped = 0;
         for (name, slot) in &mut state.slots {
             let Some(call) = slot.flight.and_then(|call| self.underway.get(&call)) else { continue };
             let Some((broker, epoch, _)) = view.leader(&name.0, name.1) else { continue };
             if call.broker.is_some_and(|asked| asked != broker) && slot.flight_epoch < epoch {
                 slot.flight = None;
+                if self.shared.config.lacks(Mutation::SkipAtFailover) {
+                    skipped += slot.skip_fetched();
+                }
             }
         }
+        state.buffered -= skipped;
     }
 }

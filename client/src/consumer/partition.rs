@@ -180,6 +180,14 @@ impl Slot {
         Ok(())
     }
 
+    /// Drops what was fetched and goes on behind it; returns how many bytes became free.
+    pub(super) fn skip_fetched(&mut self) -> usize {
+        let freed = self.held();
+        self.chunks.clear();
+        self.opened = None;
+        freed
+    }
+
     /// Bytes that it holds in the buffer.
     pub(super) fn held(&self) -> usize {
         let opened = self.opened.as_ref().map_or(0, |opened| opened.bytes);

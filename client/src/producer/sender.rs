@@ -25,6 +25,7 @@ use crate::{
     client::{AbortOnDrop, Shared},
     config::Acks,
     error::ClientError,
+    mutation::Mutation,
     net::{self, Purpose},
     view::View,
 };
@@ -82,14 +83,15 @@ pub(super) async fn run(shared: Arc<Shared>, inner: Arc<Inner>) {
         let wake_at = sender.dispatch(now);
         let inner = sender.inner.clone();
         tokio::select! {
-            () = inner.wake.notified() => {}
+            biased;
+            Ok(()) = changes.changed() => sender.leaders_changed(),
             Some(event) = received.recv() => {
                 sender.handle(event, Instant::now());
                 while let Ok(event) = received.try_recv() {
                     sender.handle(event, Instant::now());
                 }
             }
-            Ok(()) = changes.changed() => sender.leaders_changed(),
+            () = inner.wake.notified() => {}
             () = sleep_until(wake_at) => {}
         }
     }
@@ -368,7 +370,9 @@ impl Sender {
             }
             return;
         };
-        if let Some(leader) = &wire.leader {
+        if let Some(leader) = &wire.leader
+            && !self.shared.config.lacks(Mutation::KeepMetadata)
+        {
             self.shared.metadata.hint(&lane.topic, lane.partition, leader);
         }
         match lane.refused(part.batch, flight, Error::from(wire), now, &self.shared.dice) {
@@ -399,6 +403,7 @@ impl Sender {
         for lane in self.lanes.values_mut().filter(|lane| !lane.is_empty()) {
             if lane.flies_on(stream) {
                 lane.rewind();
+                lane.rekey |= self.shared.config.lacks(Mutation::NumberRetriesAnew);
                 lane.last_error = Some(error.clone());
             }
             if let Some((leader, epoch, _)) = view.leader(&lane.topic, lane.partition)

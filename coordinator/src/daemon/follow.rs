@@ -89,9 +89,10 @@ pub async fn follow_topics(registry: Arc<dyn Registry>, view: Arc<View>, history
             continue;
         }
         let event = tokio::select! {
+            biased;
+            () = sleep_until(next_reread) => Some(Event::Reset),
             event = topics.next() => event,
             event = states.next() => event,
-            () = sleep_until(next_reread) => Some(Event::Reset),
         };
         let Some(event) = event else { return };
         wanted.note(event);
@@ -106,9 +107,10 @@ async fn gather(topics: &mut Watch, states: &mut Watch, wanted: &mut Wanted) -> 
     let until = Instant::now() + GATHER;
     loop {
         let event = tokio::select! {
+            biased;
+            () = sleep_until(until) => return true,
             event = topics.next() => event,
             event = states.next() => event,
-            () = sleep_until(until) => return true,
         };
         match event {
             Some(event) => wanted.note(event),

@@ -95,6 +95,7 @@ impl Healing {
             sleep(PAUSE.min(every)).await;
             while Instant::now() < next && self.brokers_as_before() {
                 tokio::select! {
+                    biased;
                     changed = changes.changed() => if changed.is_err() { return },
                     () = tokio::time::sleep_until(next) => {}
                 }

@@ -40,6 +40,7 @@ pub async fn stand(
         feature_level: FEATURE_LEVEL,
     };
     tokio::select! {
+        biased;
         prepared = prepare(&*shared.registry, identity) => match prepared {
             Some(cluster) => tracing::info!(%cluster, "stands for election"),
             None => return,
@@ -50,6 +51,7 @@ pub async fn stand(
         let candidate =
             CoordinatorCandidate { nonce: rng.random(), name: shared.config.name.clone(), host: host.clone(), port };
         let elected = tokio::select! {
+            biased;
             elected = coordinator_election::campaign(&*shared.registry, &candidate) => Some(elected),
             () = stop.cancelled() => None,
         };
@@ -105,7 +107,7 @@ async fn lead(
     active: &watch::Sender<Option<Arc<Term>>>,
     stop: &CancellationToken,
 ) {
-    let term = Arc::new(Term::new(Arc::clone(shared), elected.epoch, elected.fence));
+    let term = Arc::new(Term::new(Arc::clone(shared), elected.epoch, shared.mutations.weaken(elected.fence)));
     tracing::info!(epoch = %elected.epoch, name = shared.config.name, "coordinates");
     shared.metrics.elected(elected.epoch);
     shared.history.begin();
@@ -113,6 +115,7 @@ async fn lead(
     shared.history.record(event.result(format!("{} coordinates", shared.config.name)));
     active.send_replace(Some(Arc::clone(&term)));
     tokio::select! {
+        biased;
         () = coordinator_election::lost(&*shared.registry, elected) => {}
         () = term.over.cancelled() => {}
         () = Healing::new(Arc::clone(&term)).run() => {}

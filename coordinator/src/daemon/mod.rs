@@ -16,6 +16,7 @@
 //! | [`history`] | recording what happened |
 //! | [`brokers`] | what it asks of brokers |
 //! | [`monitoring`] | metrics and probes |
+//! | [`mutation`] | rules that a test build can switch off |
 
 pub mod admin;
 pub mod brokers;
@@ -25,6 +26,7 @@ pub mod healing;
 pub mod history;
 pub mod lead;
 pub mod monitoring;
+pub mod mutation;
 pub mod plan;
 pub mod start;
 pub mod term;
@@ -34,4 +36,5 @@ pub mod view;
 mod tests;
 
 pub use config::CoordinatorConfig;
+pub use mutation::Mutations;
 pub use start::{Coordinator, CoordinatorHandle, CoordinatorParts, StartError};

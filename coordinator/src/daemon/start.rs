@@ -26,6 +26,7 @@ use super::brokers::{BrokerCalls, GrpcBrokers};
 use super::config::CoordinatorConfig;
 use super::history::History;
 use super::monitoring::{self, CoordinatorMetrics};
+use super::mutation::Mutations;
 use super::term::{Shared, Term};
 use super::view::View;
 use super::{follow, lead};
@@ -45,6 +46,8 @@ pub struct CoordinatorParts {
     pub registry: Arc<dyn Registry>,
     pub clock: Arc<dyn Clock>,
     pub seed: Seed,
+    /// All rules hold by default.
+    pub mutations: Mutations,
 }
 
 /// Why a coordinator does not start.
@@ -80,7 +83,7 @@ impl Coordinator {
         parts: CoordinatorParts,
         brokers: Arc<dyn BrokerCalls>,
     ) -> Result<CoordinatorHandle, StartError> {
-        let CoordinatorParts { config, network, registry, clock, seed } = parts;
+        let CoordinatorParts { config, network, registry, clock, seed, mutations } = parts;
         let limits = &config.limits;
         let grpc = listen(&*network, "grpc.bind", &config.grpc.bind, limits.connections, HTTP2_PREFACE_BYTES, &config);
         let grpc = grpc.await?;
@@ -103,6 +106,7 @@ impl Coordinator {
             metrics: Arc::new(CoordinatorMetrics::default()),
             seed,
             draws: AtomicU64::new(0),
+            mutations,
             dead: CancellationToken::new(),
         });
         let mut starting = Starting { shared, tasks: JoinSet::new(), stop: CancellationToken::new() };
@@ -240,6 +244,7 @@ impl CoordinatorHandle {
             let term = active.wait_for(Option::is_some).await.ok()?.clone()?;
             let mut ready = term.ready.subscribe();
             tokio::select! {
+                biased;
                 ready = ready.wait_for(|is| *is) => if ready.is_ok() { return Some(Arc::clone(&term)) },
                 () = term.over.cancelled() => {}
             }

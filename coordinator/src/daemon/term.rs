@@ -18,6 +18,7 @@ use super::config::CoordinatorConfig;
 use super::follow;
 use super::history::History;
 use super::monitoring::CoordinatorMetrics;
+use super::mutation::Mutations;
 use super::view::View;
 
 /// Between two attempts of a write.
@@ -36,6 +37,7 @@ pub struct Shared {
     pub metrics: Arc<CoordinatorMetrics>,
     pub seed: Seed,
     pub draws: AtomicU64,
+    pub mutations: Mutations,
     /// The process is going away without a word, as in a crash.
     pub dead: CancellationToken,
 }

@@ -13,6 +13,7 @@ use baton_broker::net::TcpNetwork;
 use baton_registry::memory::{JournalError, MemoryEnsemble};
 use tokio::runtime::Runtime;
 
+use crate::daemon::Mutations;
 use crate::daemon::config::CoordinatorConfig;
 use crate::daemon::start::{Coordinator, CoordinatorHandle, CoordinatorParts, StartError};
 
@@ -267,6 +268,7 @@ async fn start_coordinator(options: &DevOptions, ensemble: &MemoryEnsemble) -> R
         registry: Arc::new(ensemble.connect("coordinator")),
         clock: Arc::new(SystemClock),
         seed: Seed::random(),
+        mutations: Mutations::default(),
     };
     Ok(Coordinator::start(parts).await?)
 }

@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
+use crate::api::{EventKind, Stat};
+
 /// One request, as the network sees it.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
@@ -56,4 +60,21 @@ impl Network for Perfect {
     fn fate(&self, _: Request<'_>) -> Fate {
         Fate::default()
     }
+}
+
+/// One change of a committed transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    pub path: String,
+    pub kind: EventKind,
+    /// The node as the transaction left it; empty if it is gone.
+    pub data: Bytes,
+    pub stat: Stat,
+}
+
+/// Sees every transaction that changes something, in the order in which they take effect. It
+/// is called while the server is locked, so it must not call the ensemble.
+pub trait Auditor: Send + Sync + 'static {
+    /// `by` is the name of the handle, or none when a session ended.
+    fn committed(&self, by: Option<&str>, changes: &[Change]);
 }

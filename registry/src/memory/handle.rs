@@ -157,7 +157,7 @@ impl Registry for MemoryRegistry {
             return refused(Err(error));
         }
         let wanted = path.to_owned();
-        self.submit(path, false, move |server, _| match server.tree().get(&wanted) {
+        self.submit(path, false, move |server, client| match server.node(client, &wanted) {
             Some(node) => Ok((node.data.clone(), node.stat())),
             None => Err(RegistryError::NoNode(wanted)),
         })
@@ -173,7 +173,7 @@ impl Registry for MemoryRegistry {
             return refused(Err(error));
         }
         let wanted = path.to_owned();
-        self.submit(path, false, move |server, _| Ok(server.tree().get(&wanted).map(super::tree::Node::stat)))
+        self.submit(path, false, move |server, client| Ok(server.node(client, &wanted).map(super::tree::Node::stat)))
     }
 
     fn set<'s, 'p, 'f>(
@@ -217,7 +217,7 @@ impl Registry for MemoryRegistry {
             return refused(Err(error));
         }
         let wanted = path.to_owned();
-        self.submit(path, false, move |server, _| server.tree().children(&wanted))
+        self.submit(path, false, move |server, client| server.children(client, &wanted))
     }
 
     fn multi<'s, 'f>(&'s self, ops: Vec<Op>) -> Answer<'f, Result<Vec<OpResult>, MultiError>>
@@ -243,7 +243,11 @@ impl Registry for MemoryRegistry {
         if let Err(error) = limits::check_path(path, false) {
             return refused(Err(error));
         }
-        self.submit(path, false, |_, _| Ok(()))
+        self.submit(path, false, |server, client| {
+            server.catch_up(client);
+            server.fall_behind(client);
+            Ok(())
+        })
     }
 
     fn watch<'s, 'p, 'f>(&'s self, path: &'p str, recursive: bool) -> Answer<'f, Result<Watch, RegistryError>>

@@ -11,9 +11,12 @@
 mod fault;
 mod handle;
 mod journal;
+mod lag;
 mod server;
 mod tree;
 
+#[cfg(test)]
+mod fault_tests;
 #[cfg(test)]
 mod tests;
 
@@ -21,7 +24,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-pub use fault::{Fate, Loss, Network, Perfect, Request};
+pub use fault::{Auditor, Change, Fate, Loss, Network, Perfect, Request};
 pub use handle::MemoryRegistry;
 pub use journal::JournalError;
 
@@ -112,6 +115,29 @@ impl MemoryEnsemble {
         for client in server.clients_named(name) {
             server.set_linked(client, linked);
         }
+    }
+
+    /// Lets nothing pass between the server and the clients of this name, or mends it. Unlike
+    /// [`Self::set_linked`] nobody is told: requests wait, and the session runs out.
+    pub fn set_silent(&self, name: &str, silent: bool) {
+        let mut server = self.lock();
+        for client in server.clients_named(name) {
+            server.set_silent(client, silent);
+        }
+    }
+
+    /// The server of the clients of this name falls behind: they read what was true at this
+    /// moment, and hear of nothing newer, until they write or sync, or until it is mended.
+    pub fn set_lagging(&self, name: &str, lagging: bool) {
+        let mut server = self.lock();
+        for client in server.clients_named(name) {
+            server.set_lagging(client, lagging);
+        }
+    }
+
+    /// Has every transaction shown to `auditor` from now on.
+    pub fn audit(&self, auditor: impl Auditor) {
+        self.lock().set_auditor(Arc::new(auditor));
     }
 
     /// Breaks the connections of this name; they come back at once, with the same sessions.

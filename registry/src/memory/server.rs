@@ -1,13 +1,15 @@
 //! The server side: sessions, connections, watches and the queue of each client's requests.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::fault::Loss;
+use super::fault::{Auditor, Change, Loss};
 use super::journal::{Bounds, Journal};
-use super::tree::{Commit, Tree};
+use super::lag::Past;
+use super::tree::{Commit, Node, Tree};
 use crate::api::{Event, EventKind, Op, RegistryError, SessionId, SessionState};
 use crate::events::EventSender;
 use crate::limits::parent_of;
@@ -16,6 +18,9 @@ use crate::limits::parent_of;
 const ZXIDS_RESERVED: i64 = 1 << 20;
 const SEQUENCES_RESERVED: i32 = 1 << 12;
 const SESSIONS_RESERVED: i64 = 1 << 10;
+
+/// A client notices a silent connection after this part of its session's time-out.
+const SILENCE_NOTICED: f64 = 2.0 / 3.0;
 
 pub type ClientId = u64;
 
@@ -47,6 +52,14 @@ struct Client {
     timeout: Duration,
     /// False while the network between this client and the server is cut.
     linked: bool,
+    /// Nothing passes in either direction, and the client has not noticed yet.
+    silent: bool,
+    /// Its server does not follow the others by itself.
+    lagging: bool,
+    /// The last transaction that its server has seen, if that is not the last of all.
+    view: Option<i64>,
+    /// Events of later transactions.
+    held: Vec<(String, EventKind)>,
     /// The handle was dropped without closing: its session ends by time.
     dropped: bool,
     closed: bool,
@@ -73,6 +86,8 @@ pub struct Server {
     sessions: BTreeMap<SessionId, Session>,
     next_client: ClientId,
     last_session: i64,
+    past: Past,
+    auditor: Option<Arc<dyn Auditor>>,
 }
 
 impl Server {
@@ -94,6 +109,10 @@ impl Server {
             session: None,
             timeout,
             linked: true,
+            silent: false,
+            lagging: false,
+            view: None,
+            held: Vec::new(),
             dropped: false,
             closed: false,
             state,
@@ -115,7 +134,7 @@ impl Server {
     }
 
     fn is_reachable(&self, client: ClientId) -> bool {
-        let linked = self.clients.get(&client).is_some_and(|c| c.linked && !c.dropped && !c.closed);
+        let linked = self.clients.get(&client).is_some_and(|c| c.linked && !c.silent && !c.dropped && !c.closed);
         linked && !self.stopped
     }
 
@@ -206,6 +225,10 @@ impl Server {
         if entry.closed {
             return;
         }
+        // Wherever it connects next, it gets a reset.
+        entry.lagging = false;
+        entry.view = None;
+        entry.held.clear();
         entry.state.send_replace(SessionState::Disconnected);
         let error = RegistryError::Unknown("the connection was lost".to_owned());
         refuse_all(entry, &error);
@@ -254,13 +277,20 @@ impl Server {
         if self.stopped {
             return;
         }
-        let mut over = Vec::new();
+        let (mut over, mut noticed) = (Vec::new(), Vec::new());
         for (id, session) in &mut self.sessions {
             if let Some(absent) = &mut session.absent {
                 *absent += elapsed;
                 if *absent >= session.timeout {
                     over.push(*id);
+                } else if *absent >= session.timeout.mul_f64(SILENCE_NOTICED) {
+                    noticed.push(session.client);
                 }
+            }
+        }
+        for client in noticed {
+            if self.clients.get(&client).is_some_and(|c| c.silent) {
+                self.break_connection(client);
             }
         }
         for session in over {
@@ -273,12 +303,14 @@ impl Server {
         let Some(Session { client, .. }) = self.sessions.remove(&session) else {
             return;
         };
-        let changes = self.tree.end_session(session);
-        self.fire(&changes);
+        self.end_session(session);
         let Some(entry) = self.clients.get_mut(&client) else {
             return;
         };
-        refuse_all(entry, &RegistryError::SessionExpired);
+        // One that is cut off silently learns it when it is connected again.
+        if !entry.silent {
+            refuse_all(entry, &RegistryError::SessionExpired);
+        }
         if entry.dropped {
             self.clients.remove(&client);
             return;
@@ -299,9 +331,13 @@ impl Server {
         let session = entry.session.take();
         entry.state.send_replace(SessionState::Closed);
         if let Some(session) = session.filter(|s| self.sessions.remove(s).is_some()) {
-            let changes = self.tree.end_session(session);
-            self.fire(&changes);
+            self.end_session(session);
         }
+    }
+
+    fn end_session(&mut self, session: SessionId) {
+        let changes = self.tree.end_session(session);
+        self.took_effect(None, &changes);
     }
 
     /// The handle is gone. Without a close before, that is a crash: the session stays for its time.
@@ -332,17 +368,122 @@ impl Server {
     /// One transaction: durable before it returns.
     pub fn transact(&mut self, client: ClientId, ops: &[Op]) -> Result<Commit, (Option<usize>, RegistryError)> {
         let session = self.session_of(client).ok_or((None, RegistryError::SessionExpired))?;
+        // A server answers a write when it has seen it, and so all before it.
+        self.catch_up(client);
         if let Some(why) = &self.broken {
             return Err((None, RegistryError::Unknown(why.clone())));
         }
+        let commit = self.commit(client, session, ops);
+        self.fall_behind(client);
+        commit
+    }
+
+    fn commit(
+        &mut self,
+        client: ClientId,
+        session: SessionId,
+        ops: &[Op],
+    ) -> Result<Commit, (Option<usize>, RegistryError)> {
         let commit = self.tree.transact(session, ops).map_err(|(index, e)| (Some(index), e))?;
         if let Err(error) = self.persist(&commit.durable) {
             self.tree.roll_back();
             return Err((None, error));
         }
-        self.tree.confirm();
-        self.fire(&commit.changes);
+        self.took_effect(Some(client), &commit.changes);
         Ok(commit)
+    }
+
+    /// The last transaction is final: whoever looks at it, or back, is served.
+    fn took_effect(&mut self, by: Option<ClientId>, changes: &[(String, EventKind)]) {
+        let replaced = self.tree.confirm();
+        if self.clients.values().any(|c| c.view.is_some()) {
+            self.past.note(self.tree.zxid(), replaced);
+        }
+        if let Some(auditor) = self.auditor.as_ref().filter(|_| !changes.is_empty()) {
+            let node = |path: &String| self.tree.get(path).map(|n| (n.data.clone(), n.stat())).unwrap_or_default();
+            let changes = changes.iter().map(|(path, kind)| {
+                let (data, stat) = node(path);
+                Change { path: path.clone(), kind: *kind, data, stat }
+            });
+            let by = by.and_then(|client| self.clients.get(&client)).map(|c| c.name.as_str());
+            auditor.committed(by, &changes.collect::<Vec<_>>());
+        }
+        self.fire(changes);
+    }
+
+    pub fn set_auditor(&mut self, auditor: Arc<dyn Auditor>) {
+        self.auditor = Some(auditor);
+    }
+
+    /// A client's server stops to follow the others, or follows them again.
+    pub fn set_lagging(&mut self, client: ClientId, lagging: bool) {
+        match self.clients.get_mut(&client) {
+            Some(entry) => entry.lagging = lagging,
+            None => return,
+        }
+        if lagging {
+            self.fall_behind(client);
+        } else {
+            self.catch_up(client);
+        }
+    }
+
+    /// From here on, if its server lags.
+    pub fn fall_behind(&mut self, client: ClientId) {
+        let zxid = self.tree.zxid();
+        if let Some(entry) = self.clients.get_mut(&client).filter(|entry| entry.lagging) {
+            entry.view.get_or_insert(zxid);
+        }
+    }
+
+    /// The client's server has seen everything; the events come before any later answer.
+    pub fn catch_up(&mut self, client: ClientId) {
+        let Some(entry) = self.clients.get_mut(&client) else { return };
+        if entry.view.take().is_none() {
+            return;
+        }
+        for (path, kind) in std::mem::take(&mut entry.held) {
+            entry.tell(&path, kind);
+        }
+        let oldest = self.clients.values().filter_map(|c| c.view).min();
+        self.past.forget_before(oldest);
+    }
+
+    /// A node as this client's server knows it.
+    pub fn node(&self, client: ClientId, path: &str) -> Option<&Node> {
+        match self.clients.get(&client).and_then(|c| c.view) {
+            Some(view) => self.past.node(&self.tree, view, path),
+            None => self.tree.get(path),
+        }
+    }
+
+    /// The names of its children, as this client's server knows them.
+    pub fn children(&self, client: ClientId, path: &str) -> Result<Vec<String>, RegistryError> {
+        match self.clients.get(&client).and_then(|c| c.view) {
+            Some(view) => self.past.children(&self.tree, view, path),
+            None => self.tree.children(path),
+        }
+    }
+
+    /// Nothing passes between a client and the server, and neither is told: requests wait, the
+    /// session runs out. Mended, it goes on as if nothing had been.
+    pub fn set_silent(&mut self, client: ClientId, silent: bool) {
+        let Some(entry) = self.clients.get_mut(&client) else { return };
+        if entry.silent == silent || entry.dropped || entry.closed {
+            return;
+        }
+        entry.silent = silent;
+        let expired = entry.session.is_none_or(|s| !self.sessions.contains_key(&s));
+        if silent {
+            if let Some(session) = entry.session.and_then(|s| self.sessions.get_mut(&s)) {
+                session.absent.get_or_insert(Duration::ZERO);
+            }
+        } else {
+            if expired {
+                refuse_all(entry, &RegistryError::SessionExpired);
+            }
+            self.resume(client);
+        }
     }
 
     fn reserve_numbers(&mut self) -> Result<(), RegistryError> {
@@ -376,17 +517,28 @@ impl Server {
         })
     }
 
-    fn fire(&self, changes: &[(String, EventKind)]) {
+    fn fire(&mut self, changes: &[(String, EventKind)]) {
+        let stopped = self.stopped;
         for (path, kind) in changes {
-            for (id, client) in &self.clients {
-                if !self.is_reachable(*id) {
+            for client in self.clients.values_mut() {
+                if stopped || !client.linked || client.silent || client.dropped || client.closed {
                     continue; // It gets a reset when it reconnects.
                 }
-                for watch in &client.watches {
-                    if let Some(event) = event_for(watch, path, *kind) {
-                        watch.events.send(event);
-                    }
+                if client.view.is_some() {
+                    client.held.push((path.clone(), *kind));
+                } else {
+                    client.tell(path, *kind);
                 }
+            }
+        }
+    }
+}
+
+impl Client {
+    fn tell(&self, path: &str, kind: EventKind) {
+        for watch in &self.watches {
+            if let Some(event) = event_for(watch, path, kind) {
+                watch.events.send(event);
             }
         }
     }

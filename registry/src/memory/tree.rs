@@ -164,9 +164,9 @@ impl Tree {
         Ok(commit)
     }
 
-    /// Makes the last transaction final.
-    pub fn confirm(&mut self) {
-        self.undo.clear();
+    /// Makes the last transaction final. Returns what it replaced, the oldest first.
+    pub fn confirm(&mut self) -> Vec<(String, Option<Node>)> {
+        std::mem::take(&mut self.undo)
     }
 
     /// Takes the last, unconfirmed transaction back (its zxid stays used).
@@ -176,7 +176,8 @@ impl Tree {
         }
     }
 
-    /// Deletes what a session owned: one transaction, as ZooKeeper does it.
+    /// Deletes what a session owned: one transaction, as ZooKeeper does it. It is to be
+    /// confirmed.
     pub fn end_session(&mut self, session: SessionId) -> Vec<(String, EventKind)> {
         let paths = self.ephemerals.remove(&session).unwrap_or_default();
         self.zxid += 1;
@@ -185,7 +186,6 @@ impl Tree {
             // It is gone already only if somebody deleted it, which also unlisted it.
             let _ = self.delete(&path, None, &mut commit);
         }
-        self.confirm();
         commit.changes
     }
 
@@ -213,7 +213,10 @@ impl Tree {
     fn expect(&self, path: &str, version: Option<i32>) -> Result<&Node, RegistryError> {
         let node = self.get(path).ok_or_else(|| RegistryError::NoNode(path.to_owned()))?;
         match version {
-            Some(version) if version != node.version => Err(RegistryError::BadVersion(path.to_owned())),
+            // −1 is ZooKeeper's word for any version.
+            Some(version) if version != -1 && version != node.version => {
+                Err(RegistryError::BadVersion(path.to_owned()))
+            }
             _ => Ok(node),
         }
     }
@@ -380,6 +383,7 @@ mod tests {
                 tree.check();
             }
             tree.end_session(SessionId(ended));
+            tree.confirm();
             tree.check();
             prop_assert!(tree.nodes.values().all(|n| n.owner != SessionId(ended)));
         }

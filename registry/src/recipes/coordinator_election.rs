@@ -92,7 +92,7 @@ async fn step(registry: &dyn Registry, mine: &CoordinatorCandidate) -> Result<St
                 OpResult::Set { version } => Some(*version),
                 _ => None,
             });
-            let fence = Fence { version: version.unwrap_or(stat.version + 1) };
+            let fence = Fence::new(version.unwrap_or(stat.version + 1));
             Ok(Step::Elected(Term { epoch, candidate: own, fence }))
         }
         Err(error) if error.index.is_some() => Ok(Step::Again),

@@ -189,6 +189,7 @@ pub async fn maintain(
         };
         let pause = if settled { REREAD } else { RETRY };
         tokio::select! {
+            biased;
             changed = states.changed() => if changed.is_err() { return Ok(()) },
             // The owner of the registration is gone: what it said last stays.
             Ok(()) = registration.changed() => {}

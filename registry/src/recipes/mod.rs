@@ -61,12 +61,46 @@ impl RecipeError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fence {
     pub version: i32,
+    #[cfg(feature = "mutations")]
+    pub mutation: Option<FenceMutation>,
+}
+
+/// A rule of the fence that is switched off, to prove that the simulation notices its absence.
+#[cfg(feature = "mutations")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FenceMutation {
+    /// It only asks that there was ever a coordinator.
+    Open,
+    /// States are written whatever their version is.
+    UnversionedStates,
 }
 
 impl Fence {
     #[must_use]
+    pub fn new(version: i32) -> Self {
+        Self {
+            version,
+            #[cfg(feature = "mutations")]
+            mutation: None,
+        }
+    }
+
+    #[must_use]
     pub fn op(self) -> Op {
-        Op::Check { path: EPOCH_PATH.to_owned(), version: Some(self.version) }
+        let version = Some(self.version);
+        #[cfg(feature = "mutations")]
+        let version = version.filter(|_| self.mutation != Some(FenceMutation::Open));
+        Op::Check { path: EPOCH_PATH.to_owned(), version }
+    }
+
+    /// The version that a state has to have when it is written under this fence.
+    pub(crate) fn state_version(self, known: i32) -> i32 {
+        #[cfg(feature = "mutations")]
+        if self.mutation == Some(FenceMutation::UnversionedStates) {
+            // ZooKeeper's word for a write that checks no version.
+            return -1;
+        }
+        known
     }
 }
 

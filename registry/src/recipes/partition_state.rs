@@ -67,6 +67,7 @@ impl StateWrite {
     /// Any write of the coordinator: Reassign, Unclean.
     #[must_use]
     pub fn coordinate(partition: TopicPartition, version: i32, state: PartitionState, fence: Fence) -> Self {
+        let version = fence.state_version(version);
         Self { partition, version, state, guards: vec![Guard::Coordinator(fence)] }
     }
 }

@@ -339,7 +339,7 @@ async fn many_writes_fail_only_where_they_must(bench: &dyn Bench) {
     }
     // Of the coordinator, all at once.
     let (state, version) = state_of(&*zk, all[0]).await;
-    let fence = Fence { version: term.fence.version - 1 };
+    let fence = Fence::new(term.fence.version - 1);
     let stale = StateWrite::coordinate(all[0], version, state.clone(), fence);
     assert_eq!(partition_state::write(&*zk, &stale).await, Outcome::Fenced);
     let good = StateWrite::coordinate(all[0], version, state, term.fence);
@@ -501,7 +501,7 @@ async fn absences_keep_their_beginning(bench: &dyn Bench) {
     absences::note(&*zk, fence, BrokerId(3), since(200)).await.unwrap();
     let all = absences::read_all(&*zk).await.unwrap();
     assert_eq!(all, BTreeMap::from([(BrokerId(3), since(100))]));
-    let stale = Fence { version: fence.version + 1 };
+    let stale = Fence::new(fence.version + 1);
     assert_eq!(absences::clear(&*zk, stale, BrokerId(3)).await, Err(RecipeError::Fenced));
     absences::clear(&*zk, fence, BrokerId(3)).await.unwrap();
     absences::clear(&*zk, fence, BrokerId(3)).await.unwrap();

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -87,11 +87,22 @@ fn newest_class_path() -> Result<String, String> {
     Ok(format!("{}/*", dir.display()))
 }
 
+/// Where one server runs.
+#[derive(Clone, Debug)]
+pub struct Place {
+    pub address: IpAddr,
+    /// For clients, for the other servers, for the election of a leader.
+    pub ports: [u16; 3],
+    /// What starts a program there, such as `nsenter --net=FILE --`; empty: nothing is needed.
+    pub via: Vec<String>,
+}
+
 /// One server of an [`Ensemble`].
 #[derive(Debug)]
 struct Server {
     dir: PathBuf,
     client_address: SocketAddr,
+    via: Vec<String>,
     process: Option<Child>,
 }
 
@@ -117,22 +128,29 @@ impl Ensemble {
     /// # Errors
     /// They do not.
     pub async fn start(class_path: &str, count: usize) -> io::Result<Self> {
-        let dir = tempfile::Builder::new().prefix("baton-zookeeper-").tempdir()?;
         let ports = free_ports(count * 3)?;
+        let place = |ports: &[u16; 3]| Place { address: [127, 0, 0, 1].into(), ports: *ports, via: Vec::new() };
+        let places: Vec<Place> = ports.as_chunks().0.iter().map(place).collect();
+        Self::start_at(class_path, &places).await
+    }
+
+    /// Starts one server at each place (1 or 3) and waits until they serve.
+    ///
+    /// # Errors
+    /// They do not.
+    pub async fn start_at(class_path: &str, places: &[Place]) -> io::Result<Self> {
+        let dir = tempfile::Builder::new().prefix("baton-zookeeper-").tempdir()?;
         let mut servers = Vec::new();
-        for (index, ports) in ports.chunks(3).enumerate() {
+        for (index, place) in places.iter().enumerate() {
             let home = dir.path().join(index.to_string());
             std::fs::create_dir_all(home.join("data"))?;
             std::fs::write(home.join("data/myid"), (index + 1).to_string())?;
-            let client_address = SocketAddr::from(([127, 0, 0, 1], ports[0]));
-            servers.push(Server { dir: home, client_address, process: None });
-        }
-        for (index, server) in servers.iter().enumerate() {
-            let text = config(&server.dir, server.client_address, &ports, count);
-            std::fs::write(servers[index].dir.join("zoo.cfg"), text)?;
+            let client_address = SocketAddr::new(place.address, place.ports[0]);
+            std::fs::write(home.join("zoo.cfg"), config(&home, client_address, places))?;
+            servers.push(Server { dir: home, client_address, via: place.via.clone(), process: None });
         }
         let mut ensemble = Self { class_path: class_path.to_owned(), servers, dir };
-        for server in 0..count {
+        for server in 0..places.len() {
             ensemble.spawn(server)?;
         }
         ensemble.serving().await?;
@@ -164,7 +182,15 @@ impl Ensemble {
     pub fn spawn(&mut self, server: usize) -> io::Result<()> {
         let entry = &mut self.servers[server];
         let log = File::options().create(true).append(true).open(entry.dir.join("log"))?;
-        let child = bound_to_parent("java")
+        let mut command = match entry.via.split_first() {
+            Some((program, arguments)) => {
+                let mut command = bound_to_parent(program);
+                command.args(arguments).arg("java");
+                command
+            }
+            None => bound_to_parent("java"),
+        };
+        let child = command
             .args(["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
             .args(["-Dzookeeper.admin.enableServer=false", "-Dzookeeper.4lw.commands.whitelist=*"])
             .args(["-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"])
@@ -213,6 +239,12 @@ impl Ensemble {
         if status.success() { Ok(()) } else { Err(io::Error::other("kill failed")) }
     }
 
+    /// Whether a server's process runs as far as is known.
+    #[must_use]
+    pub fn runs(&self, server: usize) -> bool {
+        self.servers[server].process.is_some()
+    }
+
     /// Which server leads the ensemble now.
     #[must_use]
     pub fn leader(&self) -> Option<usize> {
@@ -243,16 +275,17 @@ impl Ensemble {
     }
 }
 
-fn config(home: &Path, client: SocketAddr, ports: &[u16], count: usize) -> String {
+fn config(home: &Path, client: SocketAddr, places: &[Place]) -> String {
     let mut text = format!(
         "tickTime=500\ninitLimit=20\nsyncLimit=10\ndataDir={}\nclientPort={}\n\
-         clientPortAddress=127.0.0.1\nmaxClientCnxns=0\n",
+         clientPortAddress={}\nmaxClientCnxns=0\n",
         home.join("data").display(),
-        client.port()
+        client.port(),
+        client.ip()
     );
-    if count > 1 {
-        for (index, ports) in ports.chunks(3).enumerate() {
-            text += &format!("server.{}=127.0.0.1:{}:{}\n", index + 1, ports[1], ports[2]);
+    if places.len() > 1 {
+        for (number, Place { address, ports: [_, quorum, election], .. }) in (1..).zip(places) {
+            text += &format!("server.{number}={address}:{quorum}:{election}\n");
         }
     }
     text

@@ -14,6 +14,7 @@ use baton_broker::launch::{LaunchError, RegistrySource, launch};
 use baton_broker::net::TcpNetwork;
 use baton_client::admin::{At, TopicSpec};
 use baton_client::{Client, ClientConfig, ConsumerConfig, ProducerConfig, Record, Start};
+use baton_coordinator::daemon::Mutations;
 use baton_coordinator::daemon::config::CoordinatorConfig;
 use baton_coordinator::daemon::start::{Coordinator, CoordinatorHandle, CoordinatorParts};
 use baton_core::TopicId;
@@ -295,6 +296,7 @@ async fn start_coordinator(ensemble: &MemoryEnsemble) -> CoordinatorHandle {
         registry: Arc::new(ensemble.connect("coordinator")),
         clock: Arc::new(SystemClock),
         seed: Seed::random(),
+        mutations: Mutations::default(),
     };
     Coordinator::start(parts).await.expect("the coordinator starts")
 }

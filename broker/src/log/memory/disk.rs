@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use baton_core::{Epoch, Offset};
+use baton_core::{Epoch, Generation, Offset, TopicPartition};
 
 use crate::log::book::{Book, Entry};
 use crate::log::operation::{Answer, Change, Done};
@@ -29,6 +29,17 @@ struct Disk {
     failed: bool,
     commits: u64,
     faults: Faults,
+}
+
+/// One copy of a partition, as it is durable.
+#[derive(Clone, Debug)]
+pub struct StoredCopy {
+    pub partition: LocalPartition,
+    pub id: TopicPartition,
+    pub generation: Generation,
+    pub start: Offset,
+    pub end: Offset,
+    pub batches: Vec<StoredBatch>,
 }
 
 #[derive(Default)]
@@ -129,6 +140,27 @@ impl MemoryDisk {
         if let Ok(entry) = disk.book.get_mut(partition) {
             (entry.end, entry.tail_epoch) = last.unwrap_or((entry.start, Epoch::NONE));
         }
+    }
+
+    /// Every copy on this disk, as it is durable: for comparing replicas.
+    #[must_use]
+    pub fn copies(&self) -> Vec<StoredCopy> {
+        let disk = self.lock();
+        let copy = |(partition, entry): (LocalPartition, &Entry)| StoredCopy {
+            partition,
+            id: entry.id,
+            generation: entry.generation,
+            start: entry.start,
+            end: entry.end,
+            batches: disk.copies.get(&partition).map(|c| c.batches.iter().cloned().collect()).unwrap_or_default(),
+        };
+        disk.book.iter().map(copy).collect()
+    }
+
+    /// How many changes are being synced at this moment.
+    #[must_use]
+    pub fn staged(&self) -> usize {
+        self.lock().staged.len()
     }
 
     fn lock(&self) -> MutexGuard<'_, Disk> {

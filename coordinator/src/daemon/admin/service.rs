@@ -86,6 +86,7 @@ impl AdminService {
                 work(admin).await
             };
             tokio::select! {
+                biased;
                 done = timeout_at(deadline + GRACE, done) => done.unwrap_or_else(|_| Err(timed_out())),
                 () = term.over.cancelled() => Err(fenced()),
             }

@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep};
 use tonic::Request;
 
 use super::fakes::{FakeBroker, FakeCalls, Faults, NoNetwork};
-use crate::daemon::{Coordinator, CoordinatorConfig, CoordinatorHandle, CoordinatorParts};
+use crate::daemon::{Coordinator, CoordinatorConfig, CoordinatorHandle, CoordinatorParts, Mutations};
 
 pub struct Cluster {
     pub ensemble: MemoryEnsemble,
@@ -72,6 +72,7 @@ impl Cluster {
             registry: Arc::new(self.ensemble.connect(name)),
             clock: self.clock.clone(),
             seed: Seed(name.bytes().map(u64::from).sum()),
+            mutations: Mutations::default(),
         };
         Coordinator::start_with(parts, self.calls.clone()).await.unwrap()
     }

@@ -19,7 +19,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::harness::{code, settled};
 use crate::daemon::brokers::{BrokerCalls, GrpcBrokers};
-use crate::daemon::{Coordinator, CoordinatorConfig, CoordinatorHandle, CoordinatorParts, StartError};
+use crate::daemon::{Coordinator, CoordinatorConfig, CoordinatorHandle, CoordinatorParts, Mutations, StartError};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -38,6 +38,7 @@ async fn start_with(ensemble: &MemoryEnsemble, config: CoordinatorConfig) -> Res
         network: Arc::new(TcpNetwork),
         clock: Arc::new(SystemClock),
         seed: Seed(1),
+        mutations: Mutations::default(),
     };
     Coordinator::start(parts).await
 }
