@@ -36,6 +36,23 @@ impl Follower {
     pub(super) fn is_ready(&self) -> bool {
         self.phase == Phase::Ready
     }
+
+    #[cfg(feature = "model")]
+    pub(super) fn forget_time(&mut self) {
+        if let Phase::Greeting { since_ms } = &mut self.phase {
+            *since_ms = 0;
+        }
+    }
+
+    #[cfg(feature = "model")]
+    pub(super) fn hash_phase(&self, into: &mut impl std::hash::Hasher) {
+        std::hash::Hash::hash(&self.phase, into);
+    }
+
+    #[cfg(feature = "model")]
+    pub(super) fn would_greet(&self) -> bool {
+        matches!(self.phase, Phase::Greeting { .. } | Phase::Closed)
+    }
 }
 
 impl Replica {
@@ -123,10 +140,11 @@ impl Replica {
         let Role::Follower(follower) = &self.role else {
             return;
         };
-        let any_epoch = self.config.lacks(Mutation::HelloWithoutEpoch);
+        let any_epoch = self.config.lacks(Mutation::ReplyWithoutEpoch);
+        let any_flow = self.config.lacks(Mutation::ReplyWithoutFlow);
         let expected = follower.leader == from
             && (follower.epoch == reply.epoch || any_epoch)
-            && reply.flow == self.flow
+            && (reply.flow == self.flow || any_flow)
             && matches!(follower.phase, Phase::Greeting { .. });
         if !expected {
             reached!("follower.reply_is_old");
@@ -252,9 +270,9 @@ impl Replica {
         };
         // Equal epoch, equal flow, and it continues this log exactly ★; a delayed message of
         // an older leader or attempt is dropped.
-        let any_epoch = self.config.lacks(Mutation::HelloWithoutEpoch);
-        let current = follower.epoch == append.epoch || any_epoch;
-        if follower.leader != from || !current || append.flow != self.flow {
+        let current = follower.epoch == append.epoch || self.config.lacks(Mutation::AppendWithoutEpoch);
+        let any_flow = self.config.lacks(Mutation::AppendWithoutFlow);
+        if follower.leader != from || !current || (append.flow != self.flow && !any_flow) {
             reached!("follower.append_of_another_flow");
             return;
         }
@@ -285,6 +303,7 @@ impl Replica {
             Some(last) => last == epoch || epoch == Epoch::NONE,
             None => self.log.start == end,
         };
+        let follows = follows || self.config.lacks(Mutation::AppendWithoutPreviousEpoch);
         if append.base != end || !follows {
             return false;
         }

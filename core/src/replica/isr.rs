@@ -41,6 +41,29 @@ impl PendingWrite {
     }
 }
 
+#[cfg(feature = "model")]
+impl PendingWrite {
+    pub(super) fn attempt(&self) -> Attempt {
+        self.attempt
+    }
+
+    pub(super) fn is_in_flight(&self) -> bool {
+        self.in_flight
+    }
+
+    pub(super) fn newest(&self) -> &PartitionState {
+        &self.state
+    }
+
+    pub(super) fn all_targets(&self) -> &[Vec<Member>] {
+        &self.targets
+    }
+
+    pub(super) fn facts(&self) -> (WriteKind, i32, bool, bool) {
+        (self.kind, self.expected_version, self.follows_unknown, self.in_flight)
+    }
+}
+
 impl Leader {
     /// Members that every outcome leaves in: the ones that count towards the minimum.
     pub(super) fn confirmed(&self, config: &ReplicaConfig) -> usize {
@@ -211,6 +234,7 @@ impl Replica {
         if self.config.lacks(Mutation::ExpandAfterEpochStart) && self.high_watermark < leader.epoch_start {
             return Vec::new();
         }
+        let any_process = self.config.lacks(Mutation::JoinOfAnotherProcess);
         let may_join = |broker: &BrokerId| {
             let assignment = &known.state.assignment;
             assignment.replicas.contains(broker) && !assignment.removing.contains(broker) && !env.is_draining(*broker)
@@ -221,7 +245,7 @@ impl Replica {
             .filter(|(broker, progress)| {
                 !known.state.in_isr(&progress.member)
                     && may_join(broker)
-                    && env.health(**broker) == Health::Alive(progress.incarnation)
+                    && (env.health(**broker) == Health::Alive(progress.incarnation) || any_process)
                     && progress.acked.is_some_and(|acked| acked >= needed)
                     // Or it would have to leave again at once.
                     && progress.lag_ms(env.now_ms) <= self.config.lag_max_ms

@@ -76,6 +76,23 @@ impl Leader {
         }
     }
 
+    #[cfg(feature = "model")]
+    pub(super) fn forget_time(&mut self) {
+        self.since_ms = 0;
+        self.contact_ms = 0;
+        self.enough_ms = 0;
+        self.no_joining_until_ms = 0;
+        if let Some(resigning) = &mut self.resigning {
+            resigning.since_ms = 0;
+        }
+        self.followers.values_mut().for_each(Progress::forget_time);
+    }
+
+    #[cfg(feature = "model")]
+    pub(super) fn hash_waiting(&self, into: &mut impl std::hash::Hasher) {
+        std::hash::Hash::hash(&(&self.waiting, &self.waiting_local), into);
+    }
+
     pub(super) fn close_flow(&mut self, broker: BrokerId) {
         if let Some(progress) = self.followers.get_mut(&broker) {
             progress.close();
@@ -342,7 +359,7 @@ impl Replica {
         let Role::Leader(leader) = &self.role else {
             return None;
         };
-        let saved = self.saved_epoch >= leader.epoch || self.config.lacks(Mutation::ForgetHighestEpoch);
+        let saved = self.saved_epoch >= leader.epoch || self.config.lacks(Mutation::CommitBeforeEpochSaved);
         let enough = leader.confirmed(&self.config) >= self.min_insync || self.config.lacks(Mutation::CommitBelowMin);
         if !saved {
             reached!("leader.commit_waits_for_epoch_on_disk");
@@ -352,7 +369,8 @@ impl Replica {
         if self.log.changing || !saved || !enough {
             return None;
         }
-        let mut end = self.log.durable;
+        let early = self.config.lacks(Mutation::CommitBeforeFsync);
+        let mut end = if early { self.log.end } else { self.log.durable };
         for member in leader.must_have(&self.config).filter(|m| **m != self.member) {
             end = end.min(leader.acked(member, &self.config)?);
         }
@@ -363,19 +381,24 @@ impl Replica {
         if hello.epoch > self.highest_epoch && !self.config.lacks(Mutation::HelloWithoutEpoch) {
             self.fenced_by(hello.epoch, out);
         }
-        if self.is_overtaken(from, &hello, env) {
+        if self.is_overtaken(from, &hello, env) && !self.config.lacks(Mutation::HelloOvertaken) {
             return;
         }
         let verdict = self.judge_hello(from, &hello);
         // Whatever was acknowledged before: the follower says itself what it has now.
         if let Role::Leader(leader) = &mut self.role
             && hello.epoch == leader.epoch
+            && !self.config.lacks(Mutation::AckOutlivesHello)
         {
             leader.close_flow(from);
         }
         if let (HelloVerdict::Accepted { truncate_to, .. }, Role::Leader(leader)) = (&verdict, &mut self.role) {
-            let progress = Progress::new(hello.member, hello.incarnation, hello.flow, *truncate_to, env.now_ms)
-                .after(leader.followers.get(&from));
+            let earlier = leader.followers.get(&from);
+            let mut progress =
+                Progress::new(hello.member, hello.incarnation, hello.flow, *truncate_to, env.now_ms).after(earlier);
+            if self.config.lacks(Mutation::AckOutlivesHello) {
+                progress.acked = earlier.and_then(|p| p.acked);
+            }
             leader.followers.insert(from, progress);
         }
         let changed_identity = self.replaces_member(&hello);
@@ -440,7 +463,8 @@ impl Replica {
             }
             return HelloVerdict::NotYet;
         }
-        let in_sync = leader.must_have(&self.config).any(|member| *member == hello.member);
+        let in_sync = leader.must_have(&self.config).any(|member| *member == hello.member)
+            && !self.config.lacks(Mutation::HelloOfDamagedMember);
         if in_sync && hello.end < self.high_watermark {
             reached!("leader.hello_of_damaged_member");
             return HelloVerdict::Damaged;
@@ -477,6 +501,7 @@ impl Replica {
     /// of the Hello ★.
     pub(super) fn ack(&mut self, from: BrokerId, ack: Ack, env: &Env, out: &mut Vec<Effect>) {
         let any_epoch = self.config.lacks(Mutation::AckWithoutEpoch);
+        let any_flow = self.config.lacks(Mutation::AckWithoutFlow);
         let any_process = self.config.lacks(Mutation::AckFromAnotherIncarnation);
         let any_disk = self.config.lacks(Mutation::AckFromAnotherDisk);
         if ack.epoch > self.highest_epoch && !any_epoch {
@@ -492,13 +517,15 @@ impl Replica {
         let Some(progress) = leader.followers.get_mut(&from) else {
             return;
         };
-        let same = (progress.flow == ack.flow || any_epoch || any_process || any_disk)
+        let same = (progress.flow == ack.flow || any_flow)
             && (progress.member == ack.member || any_disk)
-            && (progress.incarnation == ack.incarnation || any_process || any_disk);
-        if !same || ack.durable_end > progress.next || progress.mode == Mode::Closed {
+            && (progress.incarnation == ack.incarnation || any_process);
+        let beyond = ack.durable_end > progress.next && !self.config.lacks(Mutation::AckBeyondSent);
+        let closed = progress.mode == Mode::Closed && !self.config.lacks(Mutation::AckWhileClosed);
+        if !same || beyond || closed {
             if !same {
                 reached!("leader.ack_of_another_flow");
-            } else if progress.mode == Mode::Closed {
+            } else if closed {
                 reached!("leader.ack_while_closed");
             } else {
                 reached!("leader.ack_beyond_what_was_sent");

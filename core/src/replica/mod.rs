@@ -12,6 +12,8 @@
 mod effect;
 mod env;
 mod follower;
+#[cfg(feature = "model")]
+mod inspect;
 mod invariants;
 mod isr;
 mod leader;
@@ -30,6 +32,8 @@ use crate::producer::ProducerTable;
 
 pub use effect::{Acks, Attempt, Effect, Input, LogTerm, Produce, Refusal, RequestId, Stream, WriteKind, WriteOutcome};
 pub use env::{Env, Health, Peer};
+#[cfg(feature = "model")]
+pub use inspect::Names;
 pub use message::{Ack, Announce, Append, Flow, Hello, HelloReply, HelloVerdict, Message};
 pub use mutation::Mutation;
 #[cfg(any(test, feature = "mutations"))]
@@ -239,7 +243,8 @@ impl Replica {
         if again {
             reached!("replica.same_state_again_while_idle");
         }
-        if known.is_some_and(|known| state.version <= known) && !again {
+        let back = self.config.lacks(Mutation::StateGoesBack) && known != Some(state.version);
+        if known.is_some_and(|known| state.version <= known) && !again && !back {
             return self.state_unchanged(state.version, env, out);
         }
         let epoch = state.state.epoch;

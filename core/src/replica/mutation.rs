@@ -4,21 +4,46 @@
 
 /// One rule less.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
 pub enum Mutation {
     /// A follower cuts its log at its own high watermark (KIP-101).
     TruncateToHighWatermark,
     /// The search for the common prefix goes back one epoch only (KIP-279).
     SingleStepSearch,
-    /// An acknowledgement counts whatever its epoch and flow.
+    /// An acknowledgement counts whatever its epoch.
     AckWithoutEpoch,
+    /// An acknowledgement counts whatever its flow.
+    AckWithoutFlow,
+    /// An acknowledgement counts though its flow was closed.
+    AckWhileClosed,
+    /// An acknowledgement counts though it covers what was never sent.
+    AckBeyondSent,
     /// An acknowledgement counts whatever the disk or generation it comes from.
     AckFromAnotherDisk,
     /// An acknowledgement counts whatever the process it comes from.
     AckFromAnotherIncarnation,
-    /// A leader lets followers of other epochs in, and they take its answer.
+    /// What a follower acknowledged before its last Hello goes on counting.
+    AckOutlivesHello,
+    /// A leader lets followers of other epochs in.
     HelloWithoutEpoch,
+    /// A Hello that comes late closes the flow of a later one.
+    HelloOvertaken,
+    /// A member that lacks what it had acknowledged is let in as what it was.
+    HelloOfDamagedMember,
+    /// A follower takes the answer of a leader of another epoch.
+    ReplyWithoutEpoch,
+    /// A follower takes the answer to an earlier Hello.
+    ReplyWithoutFlow,
     /// A follower appends whatever it gets from its leader, wherever it belongs.
     AppendAnywhere,
+    /// A follower appends what was sent in another epoch.
+    AppendWithoutEpoch,
+    /// A follower appends what was sent in an earlier flow.
+    AppendWithoutFlow,
+    /// A follower appends after a record of another epoch than its leader has there.
+    AppendWithoutPreviousEpoch,
+    /// A follower joins though another process than the one that greeted is alive.
+    JoinOfAnotherProcess,
     /// A follower joins at the high watermark, though the epoch began above it.
     ExpandBeforeEpochStart,
     /// A follower joins only after the high watermark reached the epoch's start.
@@ -41,8 +66,14 @@ pub enum Mutation {
     IneligibleStays,
     /// A follower acknowledges what is not durable.
     AckBeforeFsync,
-    /// Nobody waits for the highest epoch to be durable.
+    /// A leader counts what its own disk does not have yet.
+    CommitBeforeFsync,
+    /// A follower does not wait for the highest epoch to be durable.
     ForgetHighestEpoch,
+    /// A leader does not wait for its own epoch to be durable.
+    CommitBeforeEpochSaved,
+    /// A state that was read earlier replaces a later one.
+    StateGoesBack,
     /// A restarted process goes on leading.
     ResumeLeadership,
     /// A leader that gave up an epoch leads in it again.
@@ -52,18 +83,24 @@ pub enum Mutation {
 /// Which rules are switched off.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg(any(test, feature = "mutations"))]
-pub struct Mutations(Option<Mutation>);
+pub struct Mutations(u64);
 
 #[cfg(any(test, feature = "mutations"))]
 impl Mutations {
     #[must_use]
     pub fn only(mutation: Mutation) -> Self {
-        Self(Some(mutation))
+        Self::default().and(mutation)
+    }
+
+    /// One more: a rule that others back up is missed only when they are gone, too.
+    #[must_use]
+    pub fn and(self, mutation: Mutation) -> Self {
+        Self(self.0 | 1 << mutation as u8)
     }
 
     #[must_use]
     pub fn has(self, mutation: Mutation) -> bool {
-        self.0 == Some(mutation)
+        self.0 & 1 << mutation as u8 != 0
     }
 }
 

@@ -71,6 +71,22 @@ impl Progress {
         self.unacked_bytes = 0;
     }
 
+    #[cfg(feature = "model")]
+    pub(super) fn forget_time(&mut self) {
+        self.mark_ms = 0;
+        self.caught_up_ms = 0;
+    }
+
+    /// Without its flow's number and without what only its lag depends on.
+    #[cfg(feature = "model")]
+    pub(super) fn fingerprint(&self, names: &impl super::Names, into: &mut impl std::hash::Hasher) {
+        use std::hash::Hash;
+        names.member(&self.member).hash(into);
+        names.incarnation(self.incarnation).hash(into);
+        (self.mode, self.acked, self.next, self.sent_high_watermark).hash(into);
+        self.unacked.hash(into);
+    }
+
     #[must_use]
     pub fn acked(&self) -> Option<Offset> {
         self.acked
