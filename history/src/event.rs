@@ -125,7 +125,7 @@ pub struct Ack<'a> {
     pub received_us: u64,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Outcome<'a> {
     #[serde(borrow)]

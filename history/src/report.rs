@@ -38,6 +38,7 @@ kinds! {
     Duplicate "duplicate" "A record is there more than once."
     Reordered "reordered" "A producer's records of one partition are in another order than it sent them."
     RealTime "real_time" "A record that was acknowledged before another one was sent stands behind it."
+    ReadLost "read_lost" "A record was read and is not there any more."
     ReadFailed "read_failed" "A record was read that its producer was told is not stored."
     Phantom "phantom" "A record was read that nobody sent."
     Misplaced "misplaced" "A record was read in another partition than it was sent to."
