@@ -370,6 +370,7 @@ impl Replica {
             reached!("isr.resigned");
             return self.leave_role("the leader handed over", out);
         }
+        self.forget_removed();
         out.push(Effect::RoleChanged);
         self.advance(env, out);
         self.review(env, out);

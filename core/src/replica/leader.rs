@@ -117,7 +117,9 @@ impl Replica {
             reached!("leader.adopts_state");
             leader.isr = isr;
             // A write at an older version can no longer take effect.
-            leader.pending = None;
+            let unanswered = leader.pending.take().is_some();
+            self.forget_removed();
+            self.have_greeted(unanswered, out);
             self.advance(env, out);
             return self.review(env, out);
         }
@@ -149,6 +151,48 @@ impl Replica {
         self.announce_to_all(out);
         self.advance(env, out);
         self.review(env, out);
+    }
+
+    /// Forgets what followers acknowledged that no longer hold a copy: one that is assigned
+    /// again later has an empty one, and says so in its Hello.
+    pub(super) fn forget_removed(&mut self) {
+        let (Role::Leader(leader), Some(known)) = (&mut self.role, &self.known) else {
+            return;
+        };
+        if self.config.lacks(Mutation::AckOutlivesRemoval) {
+            return;
+        }
+        let (assigned, isr) = (&known.state.assignment.replicas, &leader.isr);
+        let before = leader.followers.len();
+        leader.followers.retain(|broker, _| assigned.contains(broker) || isr.iter().any(|m| m.broker == *broker));
+        if leader.followers.len() < before {
+            reached!("leader.forgets_removed_follower");
+        }
+    }
+
+    /// Asks for a Hello of every assigned broker that is unknown here: it may have left and come
+    /// back without noticing, and believe that its flow is open. After an `unanswered` write,
+    /// which may have removed a follower before somebody else brought it back, also of everybody
+    /// outside the in-sync replicas.
+    fn have_greeted(&mut self, unanswered: bool, out: &mut Vec<Effect>) {
+        let (Role::Leader(leader), Some(known)) = (&mut self.role, &self.known) else {
+            return;
+        };
+        let mut strangers = Vec::new();
+        for broker in &known.state.assignment.replicas {
+            match leader.followers.get_mut(broker) {
+                None => strangers.push(*broker),
+                Some(progress) if unanswered && !leader.isr.contains(&progress.member) => {
+                    reached!("leader.outsiders_greet_again");
+                    progress.close();
+                    strangers.push(*broker);
+                }
+                Some(_) => {}
+            }
+        }
+        for broker in strangers {
+            self.announce_to(broker, out);
+        }
     }
 
     fn announce_to_all(&self, out: &mut Vec<Effect>) {

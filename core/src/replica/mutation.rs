@@ -24,6 +24,8 @@ pub enum Mutation {
     AckFromAnotherIncarnation,
     /// What a follower acknowledged before its last Hello goes on counting.
     AckOutlivesHello,
+    /// What a copy acknowledged counts for the one that the same broker gets later.
+    AckOutlivesRemoval,
     /// A leader lets followers of other epochs in.
     HelloWithoutEpoch,
     /// A Hello that comes late closes the flow of a later one.

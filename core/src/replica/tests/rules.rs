@@ -320,3 +320,50 @@ fn a_member_that_lost_records_is_told_and_stops_counting() {
     let Role::Leader(leader) = &script.replica.role else { panic!("it leads") };
     assert_eq!(leader.acked(&member(2), &script.replica.config), None);
 }
+
+/// Broker 2 leaves the assignment, its copy goes, and it comes back within the epoch, with no
+/// record written meanwhile: what the old copy had acknowledged lets nobody in.
+fn comes_back(rule: Option<Mutation>, removal: WriteOutcome) -> Script {
+    let assigned = |mut state: VersionedState, adding: &[u32], removing: &[u32]| {
+        state.state.assignment.adding = adding.iter().map(|b| BrokerId(*b)).collect();
+        state.state.assignment.removing = removing.iter().map(|b| BrokerId(*b)).collect();
+        state
+    };
+    let mut script = Script::leading(&[1, 2], rule);
+    script.produce();
+    script.receive(2, Message::Ack(ack(1)));
+    let out = script.step(Input::State(assigned(state(&[1, 2], 2), &[], &[2])));
+    let leaves = |e: &Effect| matches!(e, Effect::WriteState { state, .. } if state.isr == [member(1)] && state.assignment.replicas == [BrokerId(1)]);
+    assert!(out.iter().any(leaves), "the reassignment is finished");
+    script.step(Input::Written { attempt: Attempt(0), outcome: removal });
+    script.env.now_ms += 1_000;
+    script.step(Input::Tick);
+    let out = script.step(Input::State(assigned(state(&[1], 4), &[2], &[])));
+    assert!(rule.is_some() || !names(&out, 2), "{removal:?}");
+    script
+}
+
+fn names(out: &[Effect], broker: u32) -> bool {
+    let names = |e: &Effect| matches!(e, Effect::WriteState { joining, .. } if joining.contains(&member(broker)));
+    out.iter().any(names)
+}
+
+#[test]
+fn a_broker_that_comes_back_joins_on_what_its_new_copy_acknowledges() {
+    for removal in [WriteOutcome::Done { version: 3 }, WriteOutcome::Unknown] {
+        let mut script = comes_back(None, removal);
+        for _ in 0..20 {
+            script.env.now_ms += 1_000;
+            assert!(!names(&script.step(Input::Tick), 2), "{removal:?}");
+        }
+        let empty = Member { generation: Generation(1), ..member(2) };
+        script.receive(2, Message::Hello(Hello { member: empty, ..hello(E1, 2) }));
+        let out = script.receive(2, Message::Ack(Ack { flow: Flow(2), member: empty, ..ack(0) }));
+        assert!(!out.iter().any(|e| matches!(e, Effect::WriteState { .. })), "it has nothing yet");
+        let Role::Leader(leader) = &script.replica.role else { panic!("it leads") };
+        assert_eq!(leader.acked(&empty, &script.replica.config), Some(Offset::ZERO));
+    }
+    let mut script = comes_back(Some(Mutation::AckOutlivesRemoval), WriteOutcome::Done { version: 3 });
+    let pending = matches!(&script.replica.role, Role::Leader(l) if l.pending.is_some());
+    assert!(pending || names(&script.step(Input::Tick), 2), "nothing notices the old acknowledgement");
+}
