@@ -250,20 +250,20 @@ pub(crate) async fn truncation_removes_the_tail_and_the_log_goes_on(h: &mut impl
     log.append(one(p, &tens(0, 10, 1))).await.unwrap();
     // All called before any is answered: the order of the calls holds across kinds.
     let more = log.append(one(p, &tens(100, 2, 1)));
-    let cut = log.truncate(p, Offset(40));
+    let cut = log.truncate(p, Offset(40), None);
     let again = log.append(one(p, &tens(40, 3, 2)));
     more.await.unwrap();
     cut.await.unwrap();
     again.await.unwrap();
     let expected = [tens(0, 4, 1), tens(40, 3, 2)].concat();
     assert_eq!(read_all(&log, p, 0).await, expected);
-    log.truncate(p, Offset(70)).await.unwrap();
-    log.truncate(p, Offset(900)).await.unwrap();
+    log.truncate(p, Offset(70), None).await.unwrap();
+    log.truncate(p, Offset(900), None).await.unwrap();
     log = h.reopen(log);
     assert_eq!(log.recovered()[&p].end, Offset(70));
     assert_eq!(log.recovered()[&p].damage, None);
     assert_eq!(read_all(&log, p, 0).await, expected);
-    log.truncate(p, Offset(0)).await.unwrap();
+    log.truncate(p, Offset(0), None).await.unwrap();
     assert_eq!(read_all(&log, p, 0).await, vec![]);
     log = h.reopen(log);
     assert_eq!((log.recovered()[&p].end, &log.recovered()[&p].damage), (Offset(0), &None));
@@ -275,11 +275,11 @@ pub(crate) async fn truncation_inside_a_batch_removes_it(h: &mut impl Harness) {
     let log = h.open();
     let p = create(&log, 0).await;
     log.append(one(p, &tens(0, 3, 1))).await.unwrap();
-    log.truncate(p, Offset(15)).await.unwrap();
+    log.truncate(p, Offset(15), None).await.unwrap();
     assert_eq!(read_all(&log, p, 0).await, tens(0, 1, 1));
     log.append(one(p, &tens(10, 1, 2))).await.unwrap();
     log.set_start(p, Offset(5)).await.unwrap();
-    let below = log.truncate(p, Offset(4)).await;
+    let below = log.truncate(p, Offset(4), None).await;
     assert_eq!(below, Err(LogError::BelowStart { at: Offset(4), start: Offset(5) }));
 }
 
@@ -430,7 +430,7 @@ pub(crate) async fn time_is_found_by_maximum_timestamp(h: &mut impl Harness) {
     }
     log.set_start(p, Offset(25)).await.unwrap();
     assert_eq!(log.find_time(p, 0).await, Ok(Some(Offset(25))));
-    log.truncate(p, Offset(60)).await.unwrap();
+    log.truncate(p, Offset(60), None).await.unwrap();
     assert_eq!(log.find_time(p, 301).await, Ok(None));
 }
 
@@ -441,7 +441,7 @@ pub(crate) async fn unknown_partitions_are_errors(h: &mut impl Harness) {
     assert_eq!(log.append(one(p, &tens(0, 1, 1))).await, Err(unknown.clone()));
     assert_eq!(log.read(p, Offset(0), 1).await, Err(unknown.clone()));
     assert_eq!(log.find_time(p, 0).await, Err(unknown.clone()));
-    assert_eq!(log.truncate(p, Offset(0)).await, Err(unknown.clone()));
+    assert_eq!(log.truncate(p, Offset(0), None).await, Err(unknown.clone()));
     assert_eq!(log.set_start(p, Offset(0)).await, Err(unknown.clone()));
     assert_eq!(log.save(p, PartitionMeta::default()).await, Err(unknown.clone()));
     assert_eq!(log.reset(p, Generation(1), Offset(0)).await, Err(unknown.clone()));
@@ -456,7 +456,7 @@ pub(crate) async fn a_full_disk_refuses_appends_only(h: &mut impl Harness) {
     assert!(matches!(log.append(one(p, &tens(40, 1, 1))).await, Err(LogError::Full { .. })));
     assert!(log.usage().below_reserve);
     assert_eq!(read_all(&log, p, 0).await, tens(0, 4, 1));
-    log.truncate(p, Offset(30)).await.unwrap();
+    log.truncate(p, Offset(30), None).await.unwrap();
     log.set_start(p, Offset(10)).await.unwrap();
     log.save(p, PartitionMeta::default()).await.unwrap();
     log.delete(q).await.unwrap();

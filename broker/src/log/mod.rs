@@ -195,8 +195,17 @@ pub trait Log: Send + Sync + 'static {
 
     /// Removes every batch whose last offset is at or above `to`; the witness is lowered first.
     /// `to` is a batch boundary; inside a batch, that batch goes too and the end is its base.
-    /// At or above the end nothing happens; below the start is [`LogError::BelowStart`].
-    fn truncate(&self, partition: LocalPartition, to: Offset) -> BoxFuture<'static, Result<(), LogError>>;
+    /// At or above the end nothing is removed; below the start is [`LogError::BelowStart`].
+    ///
+    /// `meta` takes the place of the meta record, if there is one, in the same commit: what the
+    /// old one says of epochs and producers may be about batches that go, and their offsets
+    /// will be given to others.
+    fn truncate(
+        &self,
+        partition: LocalPartition,
+        to: Offset,
+        meta: Option<PartitionMeta>,
+    ) -> BoxFuture<'static, Result<(), LogError>>;
 
     /// Retention: nothing below `start` is read again. Never moves back; beyond the end it is
     /// [`LogError::Refused`] (a copy that is behind the leader's start is [`Log::reset`]).

@@ -13,7 +13,7 @@ pub(super) enum Change {
     Create { id: TopicPartition, generation: Generation, start: Offset },
     Delete(LocalPartition),
     Append(Vec<Append>),
-    Truncate { partition: LocalPartition, to: Offset },
+    Truncate { partition: LocalPartition, to: Offset, meta: Option<PartitionMeta> },
     SetStart { partition: LocalPartition, start: Offset },
     Reset { partition: LocalPartition, generation: Generation, start: Offset },
     Save { partition: LocalPartition, meta: PartitionMeta },
@@ -28,7 +28,9 @@ impl Change {
                 let batches = appends.iter().flat_map(|a| &a.batches);
                 batches.map(|b| b.bytes.len() + size_of_val(b)).sum()
             }
-            Self::Save { meta, .. } => meta.producers.len() + size_of_val(&*meta.lineage),
+            Self::Save { meta, .. } | Self::Truncate { meta: Some(meta), .. } => {
+                meta.producers.len() + size_of_val(&*meta.lineage)
+            }
             _ => 0,
         };
         (payload + size_of::<Operation>()) as u64

@@ -36,10 +36,7 @@ impl Shard {
                     tracing::warn!(%error, "a snapshot was not saved; recovery will read more");
                 }
             }
-            Completion::LogChanged { id, term, result } => match result {
-                Ok(producers) => self.step(id, Input::LogChanged { term, producers }),
-                Err(error) => self.log_failed(id, &error),
-            },
+            Completion::LogChanged { id, term, result } => self.log_changed(id, term, result),
             Completion::ReadForFollower { id, to, flow, result } => {
                 self.catch_up_running -= 1;
                 self.start_catch_up_reads();
@@ -51,6 +48,18 @@ impl Shard {
             }
             Completion::Fetched { call, window, result } => self.fetched(call, window, result),
             Completion::Answered => {}
+        }
+    }
+
+    fn log_changed(&mut self, id: TopicPartition, term: LogTerm, result: Result<ProducerTable, LogError>) {
+        match result {
+            Ok(producers) => {
+                if let Some(partition) = self.partitions.get_mut(&id) {
+                    partition.changing = partition.changing.filter(|latest| *latest != term);
+                }
+                self.step(id, Input::LogChanged { term, producers });
+            }
+            Err(error) => self.log_failed(id, &error),
         }
     }
 

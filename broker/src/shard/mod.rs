@@ -10,10 +10,12 @@
 //! | `partition` | one partition: the replica and what surrounds it |
 //! | `turn` | carries out effects, grouped |
 //! | `run` | the task |
+//! | `changes` | calls that change the log, and what is saved beside it |
 //! | `completion` | what was started in an earlier turn is done |
 //! | `fetch` | answers readers from memory or from the log |
 //! | [`open`] | brings a partition from disk into its shard |
 
+mod changes;
 mod completion;
 mod fetch;
 pub mod input;
@@ -21,6 +23,8 @@ pub mod open;
 mod partition;
 mod run;
 pub mod status;
+#[cfg(test)]
+mod tests;
 mod turn;
 
 use std::sync::Arc;

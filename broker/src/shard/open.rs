@@ -5,6 +5,7 @@ use baton_core::lineage::Lineage;
 use baton_core::producer::{PRODUCERS_MAX, ProducerTable};
 use baton_core::replica::RecoveredLog;
 use baton_core::{Generation, Offset, TopicPartition};
+use bytes::Bytes;
 
 use crate::log::{LocalPartition, Log, LogError, PartitionMeta, Recovered};
 use crate::mutation::{Mutation, Mutations};
@@ -42,7 +43,9 @@ pub async fn open(
         tracing::error!(partition = %id, ?damage, "this copy is damaged: it leaves the in-sync replicas and is refilled");
         return Ok(damaged(found));
     }
-    match replay(log, &found).await {
+    let mut found = found;
+    let producers = saved_producers(&mut found);
+    match replay(log, &found, producers).await {
         Ok(mut recovered) => {
             if mutations.lacks(Mutation::ProducersLostAtRestart) {
                 recovered.producers = ProducerTable::new(PRODUCERS_MAX);
@@ -73,15 +76,22 @@ fn damaged(found: Recovered) -> Opened {
     Opened { local: found.partition, generation: found.generation.next(), recovered, meta: found.meta }
 }
 
-/// Reads the headers since the last snapshot: epochs and producers are functions of them.
-async fn replay(log: &dyn Log, found: &Recovered) -> Result<RecoveredLog, LogError> {
-    let meta = &found.meta;
+/// The producers as of `producers_at`. A snapshot that does not fit the log is forgotten for
+/// good: once the log has grown it would seem to fit.
+fn saved_producers(found: &mut Recovered) -> ProducerTable {
+    let meta = &mut found.meta;
     let saved = ProducerTable::decode(&meta.producers, PRODUCERS_MAX).ok();
-    let usable = meta.producers_at >= found.start && meta.producers_at <= found.end;
-    let (mut producers, from) = match saved.filter(|_| usable) {
-        Some(table) => (table, meta.producers_at),
-        None => (ProducerTable::new(PRODUCERS_MAX), found.start),
-    };
+    let fits = meta.producers_at >= found.start && meta.producers_at <= found.end;
+    saved.filter(|_| fits).unwrap_or_else(|| {
+        (meta.producers, meta.producers_at) = (Bytes::new(), found.start);
+        ProducerTable::new(PRODUCERS_MAX)
+    })
+}
+
+/// Reads the headers since the last snapshot: epochs and producers are functions of them.
+async fn replay(log: &dyn Log, found: &Recovered, mut producers: ProducerTable) -> Result<RecoveredLog, LogError> {
+    let meta = &found.meta;
+    let from = meta.producers_at;
     let mut lineage = Lineage::from_entries(meta.lineage.clone()).unwrap_or_default();
     lineage.truncate(from);
     let mut at = from;

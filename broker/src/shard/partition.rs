@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use baton_core::batch::BatchHeader;
 use baton_core::producer::{PRODUCERS_MAX, ProducerTable};
-use baton_core::replica::{Env, Replica, RoleView};
+use baton_core::replica::{Env, LogTerm, Replica, RoleView};
 use baton_core::topic::TopicConfig;
 use baton_core::{BrokerId, Epoch, Error, ErrorCode, Offset, TopicPartition};
+use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::log::{LocalPartition, Log, LogError, PartitionMeta};
@@ -27,6 +28,9 @@ pub(super) struct Partition {
     pub(super) meta: PartitionMeta,
     pub(super) status: watch::Sender<PartitionStatus>,
     pub(super) unsaved_bytes: u64,
+    /// The log is being cut or emptied: until that is done, the producers' state is that of
+    /// before.
+    pub(super) changing: Option<LogTerm>,
     /// Its status has to be shown at the end of the turn.
     pub(super) changed: bool,
 }
@@ -50,8 +54,32 @@ impl Partition {
         self.snapshot(self.replica.saved_epoch())
     }
 
+    /// What to save with a truncation to `to`: nothing of it describes what is cut off.
+    pub(super) fn snapshot_below(&mut self, to: Offset) -> PartitionMeta {
+        if self.meta.producers_at > to {
+            self.meta.producers = Bytes::new();
+            self.meta.producers_at = self.replica.log_start();
+            // All of the log would have to be read again: another one is due soon.
+            self.unsaved_bytes = SNAPSHOT_EVERY_BYTES;
+        }
+        self.snapshot(Epoch::NONE)
+    }
+
+    /// The log is emptied, and its meta record with it, but for the highest epoch.
+    pub(super) fn forget_saved(&mut self, start: Offset) {
+        self.unsaved_bytes = 0;
+        let highest_epoch = self.meta.highest_epoch;
+        self.meta = PartitionMeta { highest_epoch, producers_at: start, ..PartitionMeta::default() };
+    }
+
     pub(super) fn wants_snapshot(&self) -> bool {
-        self.unsaved_bytes >= SNAPSHOT_EVERY_BYTES && self.replica.durable_end() == self.replica.log_end()
+        self.unsaved_bytes >= SNAPSHOT_EVERY_BYTES && self.may_save_producers()
+    }
+
+    /// Whether the producers' state is that of the end of the log on stable storage.
+    pub(super) fn may_save_producers(&self) -> bool {
+        let durable = self.replica.durable_end() == self.replica.log_end();
+        durable && self.changing.is_none() && !self.replica.is_damaged()
     }
 
     pub(super) fn show(&mut self) {

@@ -4,10 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use baton_core::producer::ProducerTable;
-use baton_core::replica::{
-    Effect, Env, Flow, Input, LogTerm, Message, Produce, Refusal, Replica, ReplicaConfig, RequestId, StoredBatch,
-};
+use baton_core::replica::{Effect, Env, Flow, Input, Message, Produce, Refusal, Replica, ReplicaConfig, RequestId};
 use baton_core::topic::TopicConfig;
 use baton_core::{BrokerId, Epoch, Error, ErrorCode, Incarnation, Offset, TopicPartition};
 use futures::future::BoxFuture;
@@ -16,15 +13,15 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::clock::{Clock, Monotonic};
-use crate::log::{Append, LocalPartition, Log};
+use crate::log::{LocalPartition, Log};
 use crate::metrics::Metrics;
-use crate::mutation::{Mutation, Mutations};
+use crate::mutation::Mutations;
 use crate::peers::PeerSender;
 use crate::shard::completion::Completion;
 use crate::shard::fetch::Window;
 use crate::shard::input::{FetchCall, OpenPartition, ProduceCall, Produced, RegistryCall, ShardInput};
-use crate::shard::partition::{Partition, env_at, rebuild_producers, unknown};
-use crate::shard::turn::{Mark, Turn};
+use crate::shard::partition::{Partition, env_at, unknown};
+use crate::shard::turn::Turn;
 use crate::tail_cache::TailCache;
 
 /// Inputs handled before their effects are handed on.
@@ -68,12 +65,12 @@ pub(super) struct Shard {
     pub(super) cache: TailCache,
     cache_shown_bytes: u64,
     env: Env,
-    running: FuturesUnordered<BoxFuture<'static, Completion>>,
+    pub(super) running: FuturesUnordered<BoxFuture<'static, Completion>>,
     catch_up_waiting: VecDeque<(TopicPartition, BrokerId, Flow, Offset, usize)>,
     pub(super) catch_up_running: usize,
     requests: BTreeMap<RequestId, Pending>,
     next_request: u64,
-    turn: Turn,
+    pub(super) turn: Turn,
     effects: Vec<Effect>,
 }
 
@@ -115,7 +112,7 @@ async fn run(mut parts: ShardParts) {
 }
 
 impl Shard {
-    fn new(parts: ShardParts) -> Self {
+    pub(super) fn new(parts: ShardParts) -> Self {
         let env = Env::clone(&parts.env.borrow());
         Self {
             cache: TailCache::new(parts.tail_cache_bytes),
@@ -137,7 +134,7 @@ impl Shard {
         self.env.now_ms = self.parts.monotonic.now_ms();
     }
 
-    fn input(&mut self, input: ShardInput) {
+    pub(super) fn input(&mut self, input: ShardInput) {
         match input {
             ShardInput::Open(open) => self.open(*open),
             ShardInput::Close { id, done } => self.close(id, done),
@@ -174,6 +171,7 @@ impl Shard {
             meta: open.meta,
             status: open.status,
             unsaved_bytes: 0,
+            changing: None,
             changed: true,
         };
         self.partitions.insert(open.id, partition);
@@ -236,28 +234,6 @@ impl Shard {
         let bytes = self.cache.bytes();
         self.parts.metrics.tail_cache_changed(self.cache_shown_bytes, bytes);
         self.cache_shown_bytes = bytes;
-    }
-
-    fn save_snapshot(&mut self, id: TopicPartition) {
-        let Some(partition) = self.partitions.get_mut(&id) else { return };
-        let saved = self.parts.log.save(partition.local, partition.full_snapshot());
-        self.running.push(Box::pin(async move { Completion::Snapshot { result: saved.await } }));
-    }
-
-    /// Everything that is remembered in memory only is saved; the caller learns when.
-    fn checkpoint(&mut self, done: oneshot::Sender<()>) {
-        self.flush_appends();
-        let saves: Vec<_> = self
-            .partitions
-            .values_mut()
-            .filter(|p| p.replica.durable_end() == p.replica.log_end() && !p.replica.is_damaged())
-            .map(|p| self.parts.log.save(p.local, p.full_snapshot()))
-            .collect();
-        self.running.push(Box::pin(async move {
-            let results = futures::future::join_all(saves).await;
-            let _ = done.send(());
-            Completion::Snapshot { result: results.into_iter().collect() }
-        }));
     }
 
     fn produce(&mut self, call: ProduceCall) {
@@ -390,77 +366,6 @@ impl Shard {
         let _ = self.parts.registry.send(call);
     }
 
-    fn save_epoch(&mut self, id: TopicPartition, epoch: Epoch) {
-        let Some(partition) = self.partitions.get_mut(&id) else { return };
-        let saved = self.parts.log.save(partition.local, partition.snapshot(epoch));
-        let early = self.parts.mutations.lacks(Mutation::EpochSavedEarly);
-        self.running.push(Box::pin(async move {
-            let result = if early { Ok(()) } else { saved.await };
-            Completion::EpochSaved { id, epoch, result }
-        }));
-    }
-
-    fn append(&mut self, id: TopicPartition, term: LogTerm, batches: Vec<StoredBatch>) {
-        let (Some(partition), Some(last)) = (self.partitions.get_mut(&id), batches.last()) else { return };
-        let mark = Mark { id, term, end: last.end() };
-        for batch in &batches {
-            partition.unsaved_bytes += batch.len() as u64;
-            self.cache.push(partition.local, batch.clone());
-        }
-        self.turn.append(mark, Append { partition: partition.local, batches });
-    }
-
-    /// The log takes effect in the order of calls: what was appended before a truncation has
-    /// to be handed over before it.
-    fn flush_appends(&mut self) {
-        let Some((appends, marks)) = self.turn.take_appends() else { return };
-        let bytes = appends.iter().flat_map(|a| &a.batches).map(|b| b.len() as u64).sum();
-        let started = Instant::now();
-        let written = self.parts.log.append(appends);
-        let early = self.parts.mutations.lacks(Mutation::AcknowledgeBeforeFsync);
-        self.running.push(Box::pin(async move {
-            let result = if early { Ok(()) } else { written.await.map(drop) };
-            Completion::Appended { marks, started, bytes, result }
-        }));
-    }
-
-    fn truncate(&mut self, id: TopicPartition, term: LogTerm, to: Offset) {
-        self.flush_appends();
-        let Some(partition) = self.partitions.get_mut(&id) else { return };
-        self.cache.truncate(partition.local, to);
-        partition.unsaved_bytes = 0;
-        let (log, local, meta) = (Arc::clone(&self.parts.log), partition.local, partition.meta.clone());
-        let start = partition.replica.log_start();
-        let truncated = log.truncate(local, to);
-        let forgets = self.parts.mutations.lacks(Mutation::ProducersLostAtTruncation);
-        self.running.push(Box::pin(async move {
-            let result = match truncated.await {
-                Ok(()) if forgets => Ok(ProducerTable::default()),
-                Ok(()) => rebuild_producers(&*log, local, &meta, start, to).await,
-                Err(error) => Err(error),
-            };
-            Completion::LogChanged { id, term, result }
-        }));
-    }
-
-    fn restart(&mut self, id: TopicPartition, term: LogTerm, generation: baton_core::Generation, start: Offset) {
-        self.flush_appends();
-        let Some(partition) = self.partitions.get_mut(&id) else { return };
-        self.cache.remove(partition.local);
-        partition.unsaved_bytes = 0;
-        partition.meta.producers = bytes::Bytes::new();
-        partition.meta.producers_at = start;
-        let reset = self.parts.log.reset(partition.local, generation, start);
-        let saved = self.parts.log.save(partition.local, partition.snapshot(Epoch::NONE));
-        self.running.push(Box::pin(async move {
-            let result = match reset.await {
-                Ok(()) => saved.await.map(|()| ProducerTable::default()),
-                Err(error) => Err(error),
-            };
-            Completion::LogChanged { id, term, result }
-        }));
-    }
-
     fn read_for_follower(
         &mut self,
         id: TopicPartition,
@@ -517,7 +422,7 @@ impl Shard {
         (pending.reply)(Err(error));
     }
 
-    fn end_turn(&mut self) {
+    pub(super) fn end_turn(&mut self) {
         self.flush_appends();
         for ((to, catch_up), frame) in self.turn.take_frames() {
             self.parts.peers.send(to, catch_up, frame);

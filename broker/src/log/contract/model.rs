@@ -170,7 +170,7 @@ impl Model {
             let bases = copy.batches.iter().map(|b| b.base.0).filter(|b| *b >= copy.start);
             bases.choose(&mut self.random).unwrap_or(copy.end)
         };
-        log.truncate(copy.local, Offset(to)).await.unwrap();
+        log.truncate(copy.local, Offset(to), None).await.unwrap();
         if let Some(cut) = copy.batches.iter().position(|b| b.last.0 >= to) {
             copy.end = copy.batches[cut].base.0.max(copy.start);
             copy.batches.truncate(cut);

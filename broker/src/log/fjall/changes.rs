@@ -47,7 +47,7 @@ impl Committer {
             Change::Create { id, generation, start } => self.create(id, generation, start),
             Change::Delete(partition) => self.delete(partition),
             Change::Append(appends) => self.append(&appends),
-            Change::Truncate { partition, to } => self.truncate(partition, to),
+            Change::Truncate { partition, to, meta } => self.truncate(partition, to, meta),
             Change::SetStart { partition, start } => self.set_start(partition, start),
             Change::Reset { partition, generation, start } => self.reset(partition, generation, start),
             Change::Save { partition, meta } => self.save(partition, &meta),
@@ -122,10 +122,27 @@ impl Committer {
         Ok(Ok(Done::Ends(ends)))
     }
 
-    fn truncate(&mut self, partition: LocalPartition, to: Offset) -> Result<Answer, StoreError> {
-        if !allowed!(self.book.check_truncate(partition, to)) {
-            return Ok(Ok(Done::Changed));
+    fn truncate(
+        &mut self,
+        partition: LocalPartition,
+        to: Offset,
+        meta: Option<PartitionMeta>,
+    ) -> Result<Answer, StoreError> {
+        let cuts = allowed!(self.book.check_truncate(partition, to));
+        if cuts {
+            allowed!(self.cut(partition, to)?);
         }
+        if let Some(meta) = meta {
+            allowed!(self.save(partition, &meta)?);
+        }
+        if cuts {
+            // Keys that were removed may be written again in the same group.
+            self.write_pending()?;
+        }
+        Ok(Ok(Done::Changed))
+    }
+
+    fn cut(&mut self, partition: LocalPartition, to: Offset) -> Result<Answer, StoreError> {
         self.write_pending()?;
         let prefix = self.prefix(partition)?;
         let mut kept = allowed!(self.book.get(partition)).clone();
@@ -140,8 +157,6 @@ impl Committer {
         }
         self.times.forget(partition);
         self.group.touched.insert(partition);
-        // Keys that were removed may be written again in the same group.
-        self.write_pending()?;
         Ok(Ok(Done::Changed))
     }
 

@@ -366,8 +366,13 @@ impl Log for FjallLog {
         self.submit(Change::Append(appends)).ends()
     }
 
-    fn truncate(&self, partition: LocalPartition, to: Offset) -> BoxFuture<'static, Result<(), LogError>> {
-        self.submit(Change::Truncate { partition, to }).changed()
+    fn truncate(
+        &self,
+        partition: LocalPartition,
+        to: Offset,
+        meta: Option<PartitionMeta>,
+    ) -> BoxFuture<'static, Result<(), LogError>> {
+        self.submit(Change::Truncate { partition, to, meta }).changed()
     }
 
     fn set_start(&self, partition: LocalPartition, start: Offset) -> BoxFuture<'static, Result<(), LogError>> {

@@ -293,7 +293,12 @@ impl Disk {
                 self.copies.remove(&partition);
             }
             Change::Append(appends) => return self.append(appends),
-            Change::Truncate { partition, to } => self.truncate(partition, to)?,
+            Change::Truncate { partition, to, meta } => {
+                self.truncate(partition, to)?;
+                if let Some(meta) = meta {
+                    self.save(partition, meta)?;
+                }
+            }
             Change::SetStart { partition, start } => {
                 self.book.set_start(partition, start)?;
                 let batches = &mut self.copies.entry(partition).or_default().batches;
@@ -306,10 +311,7 @@ impl Disk {
                 let copy = Copy { meta, witness: start, ..Copy::default() };
                 self.copies.insert(partition, copy);
             }
-            Change::Save { partition, meta } => {
-                self.book.get_mut(partition)?.highest_epoch = meta.highest_epoch;
-                self.copies.entry(partition).or_default().meta = meta;
-            }
+            Change::Save { partition, meta } => self.save(partition, meta)?,
             Change::Close => self.closed = true,
         }
         Ok(Done::Changed)
@@ -342,6 +344,12 @@ impl Disk {
         copy.witness = end;
         let epoch = copy.batches.back().map_or(Epoch::NONE, |b| b.epoch);
         self.book.truncated(partition, end, epoch)
+    }
+
+    fn save(&mut self, partition: LocalPartition, meta: PartitionMeta) -> Result<(), LogError> {
+        self.book.get_mut(partition)?.highest_epoch = meta.highest_epoch;
+        self.copies.entry(partition).or_default().meta = meta;
+        Ok(())
     }
 
     /// What opening would notice: lost tails, bad checksums.

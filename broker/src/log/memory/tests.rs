@@ -89,7 +89,7 @@ async fn damage_is_reported_refuses_appends_and_is_repaired() {
     let log = MemoryLog::open(&disk, slow());
     assert_eq!(log.recovered()[&p].damage, Some(Damage::BadChecksum { at: Offset(10) }));
     assert_eq!(log.append(one(p, &[batch(20, 1, 1, 5, 40)])).await, Err(damaged));
-    log.truncate(p, Offset(10)).await.unwrap();
+    log.truncate(p, Offset(10), None).await.unwrap();
     log.append(one(p, &[batch(10, 1, 1, 5, 40)])).await.unwrap();
 
     disk.lose_tail(p, 1);

@@ -109,7 +109,7 @@ async fn work_on(log: Arc<FjallLog>, n: u32, known: Option<Recovered>) {
                 let there = log.read(p, inside, 1).await.unwrap();
                 end = there.batches.first().map_or(end, |b| b.base.0.max(start));
                 say(format_args!("cutting {n} {end} ."));
-                log.truncate(p, Offset(end)).await.unwrap();
+                log.truncate(p, Offset(end), None).await.unwrap();
                 epoch += 1;
             }
             1 => {

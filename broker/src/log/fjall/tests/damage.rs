@@ -65,10 +65,10 @@ async fn a_bad_batch_is_reported_when_it_is_read() {
         log.close().await.unwrap();
     }
     let log = open(dir.path(), small()).unwrap();
-    log.truncate(p, Offset(60)).await.unwrap();
+    log.truncate(p, Offset(60), None).await.unwrap();
     let still = log.append(one(p, &[batch(60, 1, 11, 5, 5)])).await;
     assert_eq!(still, Err(LogError::Damaged(damage)), "the bad batch is still there");
-    log.truncate(p, Offset(50)).await.unwrap();
+    log.truncate(p, Offset(50), None).await.unwrap();
     log.append(one(p, &[batch(50, 1, 11, 5, 5)])).await.unwrap();
     drop(log);
     let log = open(dir.path(), FjallOptions { check_all: true, ..small() }).unwrap();
@@ -115,7 +115,7 @@ async fn a_lost_tail_is_noticed_and_may_be_accepted() {
         assert_eq!(log.read(p, Offset(0), usize::MAX).await.unwrap().batches.len(), 7);
     }
     let log = open(dir.path(), small()).unwrap();
-    log.truncate(p, Offset(70)).await.unwrap();
+    log.truncate(p, Offset(70), None).await.unwrap();
     log.append(one(p, &[batch(70, 1, 11, 5, 5)])).await.unwrap();
     drop(log);
     let log = open(dir.path(), small()).unwrap();
