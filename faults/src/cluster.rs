@@ -4,19 +4,24 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use baton_client::admin::ClusterStatus;
 use baton_client::{Client, ClientConfig};
 use baton_registry::testing::process::free_ports;
-use baton_registry::testing::server::Ensemble;
+use baton_registry::testing::server::{Ensemble, Place};
 use baton_registry::zookeeper::{ZooKeeperConfig, ZooKeeperRegistry};
 use tempfile::TempDir;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
-use crate::daemon::{Daemon, Signal, send};
+use crate::clocks::Clocks;
+use crate::daemon::{Daemon, Signal, Spec, send};
+use crate::disk::{Disk, DiskKind};
+use crate::network::Host;
 
 /// Where a broker registers itself: a path of its own, as in an ensemble that others use too.
 const CHROOT: &str = "/baton";
+/// Marks a directory that somebody wants to look at.
+pub const KEPT: &str = "kept";
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
 /// What a cluster consists of.
@@ -32,6 +37,41 @@ pub struct Shape {
     pub parent: PathBuf,
     /// What the daemons log, as `--log` takes it.
     pub log_filter: String,
+    /// On which kind of disk, if every process is in a network namespace of its own; none: all on
+    /// loopback, in directories.
+    pub sandbox: Option<DiskKind>,
+}
+
+/// The ports of a process that has an address for itself.
+const BROKER_PORTS: [u16; 3] = [7400, 7410, 7480];
+const COORDINATOR_PORTS: [u16; 2] = [7450, 7481];
+const ZOOKEEPER_PORTS: [u16; 3] = [2181, 2888, 3888];
+
+impl Shape {
+    /// Every host of a cluster of this shape, if each has a namespace.
+    #[must_use]
+    pub fn hosts(&self) -> Vec<Host> {
+        let brokers = (1..=self.brokers).map(Host::broker);
+        let coordinators = (1..).take(self.coordinators).map(Host::coordinator);
+        brokers.chain(coordinators).chain((1..).take(self.zookeepers).map(Host::zookeeper)).collect()
+    }
+
+    /// What any of them may connect to.
+    #[must_use]
+    pub fn targets(&self) -> Vec<(Host, u16)> {
+        let [client, peer, _] = BROKER_PORTS;
+        let brokers = (1..=self.brokers).flat_map(|id| [client, peer].map(|port| (Host::broker(id), port)));
+        let zookeepers = (1..).take(self.zookeepers).map(|number| (Host::zookeeper(number), ZOOKEEPER_PORTS[0]));
+        brokers.chain(zookeepers).collect()
+    }
+}
+
+/// What the brokers keep their data on, and what their configuration says about it.
+#[derive(Clone, Copy, Debug)]
+pub struct Storage {
+    pub disk: DiskKind,
+    /// More lines of the section `[log]`.
+    pub log_config: &'static str,
 }
 
 /// Running processes, killed when this is dropped.
@@ -40,8 +80,13 @@ pub struct Cluster {
     brokers: Vec<Daemon>,
     coordinators: Vec<Daemon>,
     pub ensemble: Ensemble,
-    broker_ports: Vec<u16>,
-    coordinator_ports: Vec<u16>,
+    /// By broker.
+    disks: Vec<Disk>,
+    /// Only in a sandbox.
+    pub clocks: Option<Clocks>,
+    /// Where brokers listen for clients, and coordinators for brokers.
+    broker_addresses: Vec<String>,
+    coordinator_addresses: Vec<String>,
     dir: Option<TempDir>,
 }
 
@@ -51,22 +96,39 @@ impl Cluster {
     /// # Errors
     /// A process does not become ready; its log's end is in the text.
     pub async fn start(shape: &Shape) -> anyhow::Result<Self> {
+        let disk = shape.sandbox.unwrap_or(DiskKind::Directory);
+        Self::start_on(shape, Storage { disk, log_config: "" }).await
+    }
+
+    /// The same with another storage below the brokers.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_on(shape: &Shape, storage: Storage) -> anyhow::Result<Self> {
         let dir = tempfile::Builder::new().prefix("baton-faults-").tempdir_in(&shape.parent)?;
-        let ensemble = Ensemble::start(&shape.class_path, shape.zookeepers).await?;
-        let connect = format!("{}{CHROOT}", ensemble.connection_string());
-        let ports = free_ports(shape.brokers as usize * 3 + shape.coordinators * 2)?;
-        let (broker_ports, coordinator_ports) = ports.split_at(shape.brokers as usize * 3);
-        let make = Maker { shape, dir: dir.path(), connect: &connect };
-        let brokers = broker_ports.chunks(3).zip(1..).map(|(ports, id)| make.broker(id, ports));
-        let coordinators = coordinator_ports.chunks(2).zip(1..).map(|(ports, id)| make.coordinator(id, ports));
-        let mut cluster = Self {
-            brokers: brokers.collect::<Result<_, _>>()?,
-            coordinators: coordinators.collect::<Result<_, _>>()?,
-            ensemble,
-            broker_ports: broker_ports.iter().step_by(3).copied().collect(),
-            coordinator_ports: coordinator_ports.iter().step_by(2).copied().collect(),
-            dir: Some(dir),
+        let ensemble = match shape.sandbox {
+            None => Ensemble::start(&shape.class_path, shape.zookeepers).await?,
+            Some(_) => Ensemble::start_at(&shape.class_path, &places(shape.zookeepers)).await?,
         };
+        let connect = format!("{}{CHROOT}", ensemble.connection_string());
+        let clocks = shape.sandbox.map(|_| Clocks::build(dir.path())).transpose()?;
+        let make = Maker { shape, storage, dir: dir.path(), connect: &connect, clocks: clocks.as_ref() };
+        let (mut disks, mut brokers, mut coordinators) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut broker_addresses, mut coordinator_addresses) = (Vec::new(), Vec::new());
+        for (id, (host, ports)) in (1..).zip(make.hosts(shape.brokers, Host::broker, BROKER_PORTS)?) {
+            let disk = Disk::make(storage.disk, dir.path().join(format!("disk-{id}")))?;
+            broker_addresses.push(format!("{}:{}", host.address, ports[0]));
+            brokers.push(make.broker(id, host, ports, &disk)?);
+            disks.push(disk);
+        }
+        let count = u32::try_from(shape.coordinators)?;
+        for (number, (host, ports)) in (1..).zip(make.hosts(count, Host::coordinator, COORDINATOR_PORTS)?) {
+            coordinator_addresses.push(format!("{}:{}", host.address, ports[0]));
+            coordinators.push(make.coordinator(number, host, ports)?);
+        }
+        let dir = Some(dir);
+        let mut cluster =
+            Self { brokers, coordinators, ensemble, disks, clocks, broker_addresses, coordinator_addresses, dir };
         let started = cluster.start_all().await;
         if started.is_err() {
             cluster.keep();
@@ -125,7 +187,18 @@ impl Cluster {
         if self.broker(id).runs() {
             bail!("broker {id} runs");
         }
-        std::fs::remove_dir_all(self.dir().join(format!("broker-{id}"))).context("the data directory")
+        self.disk(id).wipe()
+    }
+
+    /// The disk of the broker with this id (from 1).
+    #[must_use]
+    pub fn disk(&self, id: u32) -> &Disk {
+        &self.disks[id as usize - 1]
+    }
+
+    /// The same, to be changed.
+    pub fn disk_mut(&mut self, id: u32) -> &mut Disk {
+        &mut self.disks[id as usize - 1]
     }
 
     /// Starts whatever does not run, and waits until it is ready.
@@ -141,6 +214,25 @@ impl Cluster {
         self.ready().await
     }
 
+    /// Starts whatever does not run, and does not wait.
+    ///
+    /// # Errors
+    /// A program cannot be started.
+    pub fn restart(&mut self) -> anyhow::Result<()> {
+        self.brokers
+            .iter_mut()
+            .chain(&mut self.coordinators)
+            .filter(|daemon| !daemon.runs())
+            .try_for_each(Daemon::start)
+    }
+
+    /// The brokers and coordinators that ended by themselves since this was asked last, each
+    /// with the end of its log.
+    pub fn ended(&mut self) -> Vec<(String, String)> {
+        let all = self.brokers.iter_mut().chain(&mut self.coordinators);
+        all.filter_map(|daemon| Some((daemon.name.clone(), daemon.check_alive().err()?.to_string()))).collect()
+    }
+
     /// Fails if a process ended that nobody ended.
     ///
     /// # Errors
@@ -151,7 +243,7 @@ impl Cluster {
 
     #[must_use]
     pub fn bootstrap(&self) -> Vec<String> {
-        self.broker_ports.iter().map(|port| format!("127.0.0.1:{port}")).collect()
+        self.broker_addresses.clone()
     }
 
     /// A client of all brokers.
@@ -183,8 +275,7 @@ impl Cluster {
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
             if let Ok(ClusterStatus { coordinator: Some(active), .. }) = client.admin().cluster_status().await {
-                let port = active.endpoint.rsplit(':').next().and_then(|port| port.parse().ok());
-                let number = self.coordinator_ports.iter().position(|candidate| Some(*candidate) == port);
+                let number = self.coordinator_addresses.iter().position(|address| *address == active.endpoint);
                 // The node of one that was killed stands until its session ends.
                 if let Some(number) = number.filter(|number| self.coordinators[*number].runs()) {
                     return Ok(number);
@@ -197,6 +288,14 @@ impl Cluster {
         }
     }
 
+    /// The same, if somebody knows it at once.
+    pub async fn active_now(&self, admin: &baton_client::Admin) -> Option<usize> {
+        let status = timeout(Duration::from_secs(1), admin.cluster_status()).await.ok()?.ok()?;
+        let endpoint = status.coordinator?.endpoint;
+        let number = self.coordinator_addresses.iter().position(|address| *address == endpoint);
+        number.filter(|number| self.coordinators[*number].runs())
+    }
+
     #[must_use]
     pub fn dir(&self) -> &Path {
         self.dir.as_ref().map_or(Path::new(""), TempDir::path)
@@ -206,49 +305,85 @@ impl Cluster {
     pub fn keep(&mut self) -> PathBuf {
         if let Some(dir) = &mut self.dir {
             dir.disable_cleanup(true);
+            // Whoever sweeps up after a killed harness lets it be.
+            let _ = std::fs::write(dir.path().join(KEPT), "");
         }
         self.dir().to_owned()
     }
 }
 
+fn places(count: usize) -> Vec<Place> {
+    let place = |host: Host| Place { address: host.address.into(), ports: ZOOKEEPER_PORTS, via: host.via() };
+    (1..).take(count).map(|number| place(Host::zookeeper(number))).collect()
+}
+
 /// Writes configuration files.
 struct Maker<'a> {
     shape: &'a Shape,
+    storage: Storage,
     dir: &'a Path,
     connect: &'a str,
+    clocks: Option<&'a Clocks>,
 }
 
 impl Maker<'_> {
-    fn broker(&self, id: u32, ports: &[u16]) -> anyhow::Result<Daemon> {
-        let [grpc, peer, http] = ports else { bail!("a broker has three ports") };
-        let data = self.dir.join(format!("broker-{id}"));
-        let text = format!(
-            "broker_id = {id}\n[registry]\nconnect = \"{}\"\nsession_timeout_ms = 4000\n\
-             [[listeners]]\nbind = \"127.0.0.1:{grpc}\"\n[peer]\nbind = \"127.0.0.1:{peer}\"\n\
-             [http]\nbind = \"127.0.0.1:{http}\"\n[log]\ndir = \"{}\"\n",
-            self.connect,
-            data.display()
-        );
-        self.daemon(format!("broker-{id}"), "broker", &text, *http)
+    /// Where `count` processes of a kind run and listen.
+    fn hosts<const PORTS: usize>(
+        &self,
+        count: u32,
+        host: fn(u32) -> Host,
+        fixed: [u16; PORTS],
+    ) -> anyhow::Result<Vec<(Host, [u16; PORTS])>> {
+        if self.shape.sandbox.is_some() {
+            return Ok((1..=count).map(|number| (host(number), fixed)).collect());
+        }
+        let free = free_ports(count as usize * PORTS)?;
+        Ok(free.as_chunks().0.iter().map(|ports| (Host::loopback("loopback"), *ports)).collect())
     }
 
-    fn coordinator(&self, number: u32, ports: &[u16]) -> anyhow::Result<Daemon> {
-        let [grpc, http] = ports else { bail!("a coordinator has two ports") };
+    fn broker(&self, id: u32, host: Host, ports: [u16; 3], disk: &Disk) -> anyhow::Result<Daemon> {
+        let ([grpc, peer, http], ip) = (ports, host.address);
+        // In a sandbox disks are small, and the machine is shared with everything else.
+        let small = if self.shape.sandbox.is_some() { "reserve_bytes = 67108864\n" } else { "" };
+        let shards = if self.shape.sandbox.is_some() { "shards = 1\n" } else { "" };
+        let timing = if self.shape.sandbox.is_some() { "[timing]\ndrain_ms = 5000\n" } else { "" };
+        let text = format!(
+            "broker_id = {id}\n{shards}[registry]\nconnect = \"{}\"\nsession_timeout_ms = 4000\n\
+             [[listeners]]\nbind = \"{ip}:{grpc}\"\n[peer]\nbind = \"{ip}:{peer}\"\n\
+             [http]\nbind = \"{ip}:{http}\"\n[log]\ndir = \"{}\"\n{small}{}{timing}",
+            self.connect,
+            disk.data().display(),
+            self.storage.log_config,
+        );
+        self.daemon(format!("broker-{id}"), "broker", &text, host, http)
+    }
+
+    fn coordinator(&self, number: u32, host: Host, ports: [u16; 2]) -> anyhow::Result<Daemon> {
+        let ([grpc, http], ip) = (ports, host.address);
         let name = format!("coordinator-{number}");
+        // In a sandbox preferred leaders come back soon, so that leaders move without a fault, too.
+        let healing = "[healing]\npreferred_in_sync_ms = 10000\npreferred_every_ms = 30000\n";
         let text = format!(
             "name = \"{name}\"\n[registry]\nconnect = \"{}\"\nsession_timeout_ms = 4000\n\
-             [grpc]\nbind = \"127.0.0.1:{grpc}\"\n[http]\nbind = \"127.0.0.1:{http}\"\n",
-            self.connect
+             [grpc]\nbind = \"{ip}:{grpc}\"\n[http]\nbind = \"{ip}:{http}\"\n{}",
+            self.connect,
+            if self.shape.sandbox.is_some() { healing } else { "" }
         );
-        self.daemon(name, "coordinator", &text, *http)
+        self.daemon(name, "coordinator", &text, host, http)
     }
 
-    fn daemon(&self, name: String, verb: &str, config: &str, http: u16) -> anyhow::Result<Daemon> {
+    fn daemon(&self, name: String, verb: &str, config: &str, host: Host, http_port: u16) -> anyhow::Result<Daemon> {
         let file = self.dir.join(format!("{name}.toml"));
         std::fs::write(&file, config)?;
         let arguments = ["--log", &self.shape.log_filter, verb, "--config", &file.display().to_string()];
-        let arguments = arguments.map(str::to_owned).to_vec();
-        let log = self.dir.join(format!("{name}.log"));
-        Ok(Daemon::new(name, &self.shape.program, arguments, log, http))
+        let spec = Spec {
+            host,
+            program: self.shape.program.clone(),
+            arguments: arguments.map(str::to_owned).to_vec(),
+            environment: self.clocks.map(|clocks| clocks.environment(&name)).transpose()?.unwrap_or_default(),
+            log: self.dir.join(format!("{name}.log")),
+            http_port,
+        };
+        Ok(Daemon::new(name, spec))
     }
 }

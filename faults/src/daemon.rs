@@ -2,13 +2,14 @@
 
 use std::fs::File;
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use crate::network::Host;
 use anyhow::{Context, bail};
-use baton_registry::testing::process::bound_to_parent;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
@@ -40,11 +41,19 @@ impl Signal {
 pub struct Daemon {
     /// `broker-1`, `coordinator-2`.
     pub name: String,
-    program: PathBuf,
-    arguments: Vec<String>,
-    log: PathBuf,
-    http_port: u16,
+    spec: Spec,
     child: Option<Child>,
+}
+
+/// How a daemon is started and watched.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    pub host: Host,
+    pub program: PathBuf,
+    pub arguments: Vec<String>,
+    pub environment: Vec<(String, String)>,
+    pub log: PathBuf,
+    pub http_port: u16,
 }
 
 impl Drop for Daemon {
@@ -55,8 +64,14 @@ impl Drop for Daemon {
 
 impl Daemon {
     #[must_use]
-    pub fn new(name: String, program: &Path, arguments: Vec<String>, log: PathBuf, http_port: u16) -> Self {
-        Self { name, program: program.to_owned(), arguments, log, http_port, child: None }
+    pub fn new(name: String, spec: Spec) -> Self {
+        Self { name, spec, child: None }
+    }
+
+    /// Where it runs.
+    #[must_use]
+    pub fn host(&self) -> &Host {
+        &self.spec.host
     }
 
     /// Starts the process; does not wait until it serves. Its output is added to its log.
@@ -69,21 +84,24 @@ impl Daemon {
         if self.child.is_some() {
             bail!("{} runs already", self.name);
         }
-        let log = File::options().create(true).append(true).open(&self.log)?;
-        let mut command = bound_to_parent(&self.program);
+        let log = File::options().create(true).append(true).open(&self.spec.log)?;
+        let mut command = self.spec.host.command(Path::new("env"));
         // Variables of the harness would be taken for keys of the configuration.
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("BATON_")) {
             command.env_remove(name);
         }
+        // Set by `env`, so that what stands before the program in the command does not see it.
+        command.args(self.spec.environment.iter().map(|(name, value)| format!("{name}={value}")));
         let child = command
-            .args(&self.arguments)
+            .arg(&self.spec.program)
+            .args(&self.spec.arguments)
             .env("RUST_BACKTRACE", "1")
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
             .process_group(0)
             .spawn()
-            .with_context(|| format!("{}: cannot start {}", self.name, self.program.display()))?;
+            .with_context(|| format!("{}: cannot start {}", self.name, self.spec.program.display()))?;
         self.child = Some(child);
         Ok(())
     }
@@ -143,7 +161,7 @@ impl Daemon {
         let deadline = Instant::now() + within;
         let mut last = String::from("no answer yet");
         loop {
-            match http_get(self.http_port, "/readyz").await {
+            match http_get(SocketAddr::new(self.spec.host.address.into(), self.spec.http_port), "/readyz").await {
                 Ok((200, _)) => return Ok(()),
                 Ok((status, body)) => last = format!("{status}: {body}"),
                 Err(error) => last = if last.starts_with("503") { last } else { error.to_string() },
@@ -163,6 +181,17 @@ impl Daemon {
         }
     }
 
+    /// What `/metrics` says under a name; zero if it is not there.
+    ///
+    /// # Errors
+    /// No answer.
+    pub async fn metric(&self, name: &str) -> io::Result<f64> {
+        let address = SocketAddr::new(self.spec.host.address.into(), self.spec.http_port);
+        let (_, text) = http_get(address, "/metrics").await?;
+        let line = text.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])));
+        Ok(line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0.0))
+    }
+
     /// Whether the process is still there; one that ended by itself is forgotten.
     pub fn check_alive(&mut self) -> anyhow::Result<()> {
         let Some(child) = &mut self.child else { return Ok(()) };
@@ -173,7 +202,7 @@ impl Daemon {
 
     #[must_use]
     pub fn log_tail(&self, lines: usize) -> String {
-        let text = std::fs::read(&self.log).unwrap_or_default();
+        let text = std::fs::read(&self.spec.log).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         let all: Vec<&str> = text.lines().collect();
         format!("\n  {}", all[all.len().saturating_sub(lines)..].join("\n  "))
@@ -201,10 +230,10 @@ pub fn send<'a>(signal: Signal, daemons: impl Iterator<Item = &'a Daemon>) -> io
     if command.status()?.success() { Ok(()) } else { Err(io::Error::other("kill failed")) }
 }
 
-/// The status and the body of an answer on loopback.
-async fn http_get(port: u16, path: &str) -> io::Result<(u16, String)> {
+/// The status and the body of an answer.
+async fn http_get(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
     let exchange = async {
-        let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+        let mut stream = TcpStream::connect(address).await?;
         let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await?;
         let mut answer = String::new();

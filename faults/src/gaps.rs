@@ -79,6 +79,31 @@ pub fn all_acknowledge_again(history: &History, since: Duration) -> Option<Durat
     first.values().max().copied()
 }
 
+/// A gap this long after a fault's end means that the partition was not back yet.
+const RELAPSE: Duration = Duration::from_secs(1);
+
+/// From `end` on, how long it took until every partition acknowledged for good: until the end of
+/// its last gap of more than a second, or its first acknowledgement if there is none.
+#[must_use]
+pub fn recovered(history: &History, end: Duration) -> Duration {
+    let mut times: BTreeMap<u32, Vec<Duration>> = (0..history.partitions).map(|p| (p, Vec::new())).collect();
+    for attempt in &history.attempts {
+        if matches!(attempt.outcome, Outcome::Acknowledged { .. }) && attempt.ended <= history.end {
+            times.entry(attempt.id.partition).or_default().push(attempt.ended);
+        }
+    }
+    let mut latest = Duration::ZERO;
+    for mut acknowledged in times.into_values() {
+        acknowledged.push(history.end);
+        acknowledged.sort_unstable();
+        let first = acknowledged.iter().find(|at| **at > end).copied();
+        let relapses = acknowledged.windows(2).filter(|gap| gap[1] > end && gap[1] - gap[0] > RELAPSE);
+        let last = relapses.map(|gap| gap[1]).max();
+        latest = latest.max(last.max(first).unwrap_or(history.end).saturating_sub(end));
+    }
+    latest
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -134,5 +159,17 @@ mod tests {
         let history = history(&[&[10, 500, 600], &[20, 800]]);
         assert_eq!(all_acknowledge_again(&history, ms(100)), Some(ms(800)));
         assert_eq!(all_acknowledge_again(&history, ms(700)), None);
+    }
+
+    #[test]
+    fn a_partition_is_back_after_its_last_long_gap() {
+        let mut history = history(&[&[100, 500, 600, 900], &[100, 450, 2_000, 2_100]]);
+        history.end = ms(2_200);
+        // The first one is silent from 900 on.
+        assert_eq!(recovered(&history, ms(400)), ms(1_800));
+        let times: Vec<u64> = (1..22).map(|n| n * 100).collect();
+        let mut history = self::history(&[&times, &times]);
+        history.end = ms(2_200);
+        assert_eq!(recovered(&history, ms(450)), ms(50));
     }
 }

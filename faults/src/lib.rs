@@ -12,15 +12,22 @@
 //! | [`scale`] | many partitions, topics and candidates |
 //! | [`series`] | rounds of one fault, one after the other, on one cluster |
 //! | [`results`] | what is kept, and the table |
+//! | [`network`] | every process in a network namespace of its own; what gets lost and slow |
+//! | [`disk`], [`clocks`] | disks that fill up, wall clocks that are moved |
+//! | [`campaign`] | drawn faults, one round after the other, and the ledger of what they showed |
 #![forbid(unsafe_code)]
 
+pub mod campaign;
 pub mod checker;
+pub mod clocks;
 pub mod cluster;
 pub mod coordination;
 pub mod daemon;
+pub mod disk;
 pub mod gaps;
 pub mod history;
 pub mod load;
+pub mod network;
 pub mod observer;
 pub mod results;
 pub mod rows;

@@ -230,7 +230,7 @@ pub fn outcome(answer: Result<baton_client::RecordMetadata, ClientError>) -> Out
 }
 
 /// The end of every partition, as its leader says.
-async fn ends(client: &Client, shape: &LoadShape, within: Duration) -> anyhow::Result<BTreeMap<u32, u64>> {
+pub async fn ends(client: &Client, shape: &LoadShape, within: Duration) -> anyhow::Result<BTreeMap<u32, u64>> {
     let partitions: Vec<u32> = (0..shape.partitions).collect();
     let deadline = Instant::now() + within;
     loop {
@@ -249,7 +249,7 @@ async fn ends(client: &Client, shape: &LoadShape, within: Duration) -> anyhow::R
     }
 }
 
-fn stored(record: &ConsumedRecord) -> Stored {
+pub fn stored(record: &ConsumedRecord) -> Stored {
     let id = record.value.as_ref().and_then(|value| RecordId::of_value(value));
     Stored { offset: record.offset.0, epoch: record.epoch.0, id }
 }

@@ -8,6 +8,7 @@
 //! | [`read`] | reading history files, and checking them |
 //! | [`check`] | the checker |
 //! | [`report`] | the kinds of anomalies, and what was found |
+//! | [`version`] | which behaviour a result belongs to |
 //! | [`synthetic`] | histories of a broker that does everything right, of any length |
 //!
 //! # The format
@@ -59,6 +60,7 @@ pub mod read;
 pub mod record;
 pub mod report;
 pub mod synthetic;
+pub mod version;
 
 pub use check::{Checker, Invalid, Options};
 pub use event::{Event, payload_id};

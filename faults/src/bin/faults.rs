@@ -1,18 +1,27 @@
 //! Faults on real processes: `faults run --row kill9 --results FILE`.
 #![forbid(unsafe_code)]
 
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
+use baton_faults::campaign::{self, draw::Kind, ledger};
 use baton_faults::cluster::Shape;
+use baton_faults::disk::DiskKind;
+use baton_faults::network::{self, sandbox};
 use baton_faults::results::{self, RoundResult};
 use baton_faults::scale::{self, Scale};
 use baton_faults::series::{self, Keep, Plan, Row, default_program};
 use baton_faults::stage::Pace;
+use baton_history::version;
 use baton_registry::testing::server::Version;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use tokio::time::Instant;
+
+/// The workspace.
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
 /// Kills, stops and starves a real cluster, and judges every acknowledgement.
 #[derive(Debug, Parser)]
@@ -31,6 +40,73 @@ enum Command {
     List,
     /// Sum up the rounds of a file
     Report { file: PathBuf },
+    /// Run drawn faults, alone and in pairs, in network namespaces, and add them to the ledger
+    Campaign(RunCampaign),
+    /// Sum up the rounds of one version in a ledger
+    Ledger(ReadLedger),
+    /// Pass connections on, slowly: part of a campaign
+    #[command(hide = true)]
+    Proxy { ways: Vec<String> },
+}
+
+#[derive(Debug, Args)]
+struct RunCampaign {
+    /// What is drawn depends on it and on the number of the round alone
+    #[arg(long)]
+    seed: u64,
+    #[arg(long, default_value_t = 50)]
+    rounds: u64,
+    /// The number of the first round
+    #[arg(long, default_value_t = 0)]
+    first: u64,
+    /// Begin no round later than so many minutes from now
+    #[arg(long)]
+    minutes: Option<u64>,
+    /// Only these kinds of faults
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Kind>,
+    /// Every round is added to this file
+    #[arg(long)]
+    ledger: Option<PathBuf>,
+    /// Rounds until all replicas are compared and a new cluster is made
+    #[arg(long, default_value_t = 100)]
+    cluster_rounds: u64,
+    #[arg(long, default_value_t = 4)]
+    brokers: u32,
+    #[arg(long, default_value_t = 30)]
+    partitions: u32,
+    #[arg(long, default_value_t = 3)]
+    producers: u32,
+    /// Records per second of each partition
+    #[arg(long, default_value_t = 80)]
+    rate: u32,
+    /// The size of each broker's disk in MiB
+    #[arg(long, default_value_t = 2_048)]
+    disk_mib: u64,
+    /// The binary `baton`; the one beside this program if it is absent
+    #[arg(long, env = "BATON_BIN")]
+    baton: Option<PathBuf>,
+    /// The workspace that the binary was built from: its sources are the version
+    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/.."))]
+    sources: PathBuf,
+    /// Where the data goes
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// What the daemons log
+    #[arg(long, default_value = "info")]
+    log: String,
+    /// Set inside the namespaces
+    #[arg(long, hide = true)]
+    inside: bool,
+}
+
+#[derive(Debug, Args)]
+struct ReadLedger {
+    #[arg(default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/results/ledger.jsonl"))]
+    file: PathBuf,
+    /// The version; that of the sources as they are now if it is absent
+    #[arg(long)]
+    version: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -102,6 +178,7 @@ impl Common {
             coordinators: 2,
             parent: self.dir.clone().unwrap_or_else(std::env::temp_dir),
             log_filter: self.log.clone(),
+            sandbox: None,
         })
     }
 }
@@ -119,6 +196,11 @@ fn main() -> ExitCode {
 
 /// Whether everything was correct.
 fn run(command: Command) -> anyhow::Result<bool> {
+    if let Command::Campaign(campaign) = &command
+        && !campaign.inside
+    {
+        return Ok(enter(campaign)?);
+    }
     // Child processes die with the thread that starts them: this one, which waits here.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let done = match command {
@@ -127,6 +209,13 @@ fn run(command: Command) -> anyhow::Result<bool> {
                 println!("{:<22} {:>2} rounds", row.name(), row.rounds());
             }
             Scale::value_variants().iter().for_each(|scale| println!("{:<22} scale", scale.name()));
+            return Ok(true);
+        }
+        Command::Campaign(run) => return runtime.block_on(campaign(&run)),
+        Command::Proxy { ways } => return runtime.block_on(proxy(&ways)),
+        Command::Ledger(of) => {
+            let version = of.version.map_or_else(|| version::of_sources(Path::new(ROOT)), Ok)?;
+            print!("{}", ledger::report(&ledger::read(&of.file)?, &version));
             return Ok(true);
         }
         Command::Report { file } => results::read(&file)?,
@@ -147,6 +236,62 @@ fn plan(common: &Common, pace: Pace) -> anyhow::Result<Plan> {
         plan.revision.clone_from(revision);
     }
     Ok(plan)
+}
+
+/// Runs the same command inside namespaces of its own, in a directory that goes with it.
+fn enter(run: &RunCampaign) -> anyhow::Result<bool> {
+    let parent = run.dir.clone().unwrap_or_else(std::env::temp_dir);
+    sandbox::sweep(&parent);
+    let dir = sandbox::directory(&parent)?;
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    arguments.extend(["--inside".to_owned(), "--dir".to_owned(), dir.display().to_string()]);
+    let status = sandbox::enter(&arguments, Some(&dir));
+    // What is kept stays.
+    let _ = std::fs::remove_dir(&dir);
+    Ok(status?.success())
+}
+
+async fn campaign(run: &RunCampaign) -> anyhow::Result<bool> {
+    let program = run.baton.clone().unwrap_or_else(default_program);
+    anyhow::ensure!(program.exists(), "there is no {}: build it, or name it with --baton", program.display());
+    let shape = Shape {
+        program: program.canonicalize()?,
+        class_path: Version::V3_8.class_path().map_err(anyhow::Error::msg).context("ZooKeeper 3.8")?,
+        zookeepers: 3,
+        brokers: run.brokers,
+        coordinators: 2,
+        parent: run.dir.clone().unwrap_or_else(std::env::temp_dir),
+        log_filter: run.log.clone(),
+        sandbox: Some(DiskKind::Image { bytes: run.disk_mib << 20 }),
+    };
+    sandbox::prepare()?;
+    network::build(&shape.hosts())?;
+    let plan = campaign::Plan {
+        shape,
+        seed: run.seed,
+        first: run.first,
+        rounds: run.rounds,
+        until: run.minutes.map(|minutes| Instant::now() + Duration::from_secs(60 * minutes)),
+        cluster_rounds: run.cluster_rounds,
+        only: run.only.clone(),
+        partitions: run.partitions,
+        producers: run.producers,
+        rate: run.rate,
+        ledger: run.ledger.clone(),
+        version: version::of_sources(&run.sources)?,
+    };
+    let lines = campaign::run(&plan).await?;
+    print!("{}", ledger::report(&lines, &plan.version));
+    Ok(lines.iter().all(|line| line.outcome != ledger::Outcome::Failed))
+}
+
+async fn proxy(ways: &[String]) -> anyhow::Result<bool> {
+    let way = |text: &String| -> anyhow::Result<(u16, SocketAddr)> {
+        let (port, target) = text.split_once('=').context("PORT=ADDRESS:PORT")?;
+        Ok((port.parse()?, target.parse()?))
+    };
+    network::proxy::run(&ways.iter().map(way).collect::<Result<Vec<_>, _>>()?).await?;
+    Ok(true)
 }
 
 async fn rounds(run: &Run) -> anyhow::Result<Vec<RoundResult>> {

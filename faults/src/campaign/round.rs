@@ -1,0 +1,246 @@
+//! One round: harm, its end, recovery, the cut.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use baton_client::Client;
+use baton_client::admin::TopicSpec;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::draw::{self, Drawn, Kind};
+use super::harm::{Active, Scene};
+use super::ledger::Line;
+use super::load::LastingLoad;
+use super::verdict::{Chains, compare_replicas, judge, read_whole};
+use super::{COME_BACK, Pending, Plan, TOPIC, enter};
+use crate::cluster::Cluster;
+use crate::gaps::{gaps, recovered};
+use crate::load::LoadShape;
+use crate::network::Host;
+use crate::network::link::Links;
+use crate::network::rules::Rules;
+use crate::observer::Observer;
+use crate::stage::ms;
+
+/// Load before a fault: long enough that every partition has something to lose.
+const WARM: Duration = Duration::from_millis(400);
+/// Load after everything is back.
+const SETTLE: Duration = Duration::from_millis(300);
+/// What a whole cluster's records may take to be read.
+const READ_WITHIN: Duration = Duration::from_secs(180);
+
+/// A cluster under load.
+pub struct Site {
+    scene: Scene,
+    load: LastingLoad,
+    observer: Observer,
+    reader: Client,
+    chains: Chains,
+    pending: Option<Pending>,
+    /// Rounds that it has gone through.
+    pub rounds: u64,
+    /// When the last round ended.
+    since: Instant,
+}
+
+impl Site {
+    /// Starts a cluster, its topic and the load.
+    ///
+    /// # Errors
+    /// It does not become whole.
+    pub async fn open(plan: &Plan) -> anyhow::Result<Self> {
+        let began = Instant::now();
+        let rules = Rules::none(plan.shape.hosts().into_iter().chain([Host::clients()]).collect())?;
+        let mut cluster = Cluster::start(&plan.shape).await?;
+        let opened = Self::load(plan, &cluster).await;
+        let (load, observer, reader) = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                return Err(error.context(format!("kept: {}", cluster.keep().display())));
+            }
+        };
+        let program = std::env::current_exe()?;
+        let scene =
+            Scene { admin: reader.admin(), links: Links::new(program, plan.shape.targets()), cluster, rules, made: 0 };
+        eprintln!("a cluster after {:.1} s", began.elapsed().as_secs_f64());
+        let (chains, since) = (Chains::default(), Instant::now());
+        Ok(Self { scene, load, observer, reader, chains, pending: None, rounds: 0, since })
+    }
+
+    async fn load(plan: &Plan, cluster: &Cluster) -> anyhow::Result<(LastingLoad, Observer, Client)> {
+        let reader = cluster.client("reader").await?;
+        let spec = TopicSpec::new(TOPIC).partitions(plan.partitions).replication(3).config("min.insync.replicas", "2");
+        reader.admin().create_topic(spec).await.context("creating the topic")?;
+        let observer = Observer::start(cluster.client("observer").await?, TOPIC.to_owned());
+        observer.until_whole(plan.partitions, COME_BACK).await.context("a new cluster")?;
+        let shape = LoadShape {
+            topic: TOPIC.to_owned(),
+            partitions: plan.partitions,
+            producers: plan.producers,
+            rate: plan.rate,
+            first_producer: 0,
+        };
+        let mut producing = Vec::new();
+        for number in 0..plan.producers {
+            producing.push(cluster.client(&format!("producer-{number}")).await?);
+        }
+        let load = LastingLoad::start(shape, producing, cluster.client("consumer").await?).await?;
+        load.all_acknowledge(Duration::ZERO, COME_BACK).await.context("a new cluster")?;
+        Ok((load, observer, reader))
+    }
+
+    /// One round. Returns the line of the round before, which is judged meanwhile, and this
+    /// round's own if it failed.
+    pub async fn round(&mut self, plan: &Plan, number: u64) -> (Option<Line>, Option<Line>) {
+        let drawn = draw::round(plan.seed, number, plan.shape.brokers, &plan.only);
+        let warm = Instant::now() + WARM;
+        let before = self.judged().await;
+        if before.as_ref().is_some_and(|line| !line.failures.is_empty()) {
+            return (before, None);
+        }
+        sleep_until(warm).await;
+        let mut line =
+            Line { round: number, faults: drawn.iter().map(|fault| fault.kind.name()).collect(), ..Line::default() };
+        self.rounds += 1;
+        let done = self.harm(&drawn, &mut line).await;
+        line.cycle_ms = ms(self.since.elapsed());
+        self.since = Instant::now();
+        match done {
+            Ok((fault_at, end_at)) => match self.load.cut(COME_BACK).await {
+                Ok(cut) => {
+                    let (client, shape) = (self.reader.clone(), self.load.shape().clone());
+                    let judging = tokio::spawn(judge(client, shape, cut, self.chains.clone(), COME_BACK));
+                    self.pending = Some(Pending { line, fault_at, end_at, judging });
+                    (before, None)
+                }
+                Err(error) => {
+                    line.failures.push(format!("{error:#}"));
+                    (before, Some(line))
+                }
+            },
+            Err(error) => {
+                line.failures.push(format!("{error:#}"));
+                (before, Some(line))
+            }
+        }
+    }
+
+    /// The verdict on the round before.
+    async fn judged(&mut self) -> Option<Line> {
+        let Pending { mut line, fault_at, end_at, judging } = self.pending.take()?;
+        match judging.await.map_err(anyhow::Error::from).and_then(|judged| judged) {
+            Ok(judged) => {
+                let worst = gaps(&judged.history, fault_at, judged.history.end).first().copied();
+                line.outage_ms = worst.map_or(0.0, |gap| ms(gap.length()));
+                line.recovered_ms = ms(recovered(&judged.history, end_at));
+                enter(&mut line, &judged);
+                self.chains = judged.chains;
+            }
+            Err(error) => line.failures.push(format!("{error:#}")),
+        }
+        Some(line)
+    }
+
+    /// Lets the faults begin and end as they were drawn, and waits until all is well again.
+    /// Returns when the first one began and when the last one ended.
+    async fn harm(&mut self, drawn: &[Drawn], line: &mut Line) -> anyhow::Result<(Duration, Duration)> {
+        let began = Instant::now();
+        let fault_at = self.load.now();
+        // (when, whether it is an end, which fault)
+        let mut steps: Vec<(Duration, bool, usize)> = Vec::new();
+        for (index, fault) in drawn.iter().enumerate() {
+            steps.push((fault.after, false, index));
+            steps.push((fault.after + fault.lasts, true, index));
+        }
+        steps.sort_unstable();
+        let mut active: Vec<Option<Active>> = drawn.iter().map(|_| None).collect();
+        line.targets = vec![String::new(); drawn.len()];
+        for (when, ends, index) in steps {
+            sleep_until(began + when).await;
+            let Some(fault) = drawn.get(index) else { continue };
+            if !ends {
+                let begun = self.scene.begin(fault).await.with_context(|| fault.kind.name())?;
+                line.targets[index] = format!("{} {} ms", begun.target, fault.lasts.as_millis());
+                active[index] = Some(begun);
+            } else if let Some(begun) = active[index].take() {
+                self.scene.end(begun).await?;
+            }
+            self.who_ended(drawn, line);
+        }
+        let zookeeper = drawn
+            .iter()
+            .any(|fault| matches!(fault.kind, Kind::KillZookeeper | Kind::KillZookeeperLeader | Kind::QuorumLost));
+        if zookeeper {
+            // Its start is not ours: the fault ends when it serves.
+            self.scene.cluster.ensemble.serving().await?;
+        }
+        self.scene.cluster.restart()?;
+        let end_at = self.load.now();
+        self.recover(drawn, line).await?;
+        Ok((fault_at, end_at))
+    }
+
+    async fn recover(&mut self, drawn: &[Drawn], line: &mut Line) -> anyhow::Result<()> {
+        let began = self.load.now();
+        if let Err(error) = self.load.all_acknowledge(began, COME_BACK).await {
+            self.who_ended(drawn, line);
+            return Err(error.context("after the fault"));
+        }
+        // A broker that ended at the last moment is started by whoever looks after it.
+        self.who_ended(drawn, line);
+        self.scene.cluster.restore().await?;
+        let partitions = self.load.shape().partitions;
+        self.observer.until_whole(partitions, COME_BACK).await.context("after the fault")?;
+        line.whole_ms = ms(self.load.now().saturating_sub(began));
+        sleep(SETTLE).await;
+        self.who_ended(drawn, line);
+        Ok(())
+    }
+
+    /// Notes who ended by itself: a failure, unless the fault is one of storage.
+    fn who_ended(&mut self, drawn: &[Drawn], line: &mut Line) {
+        let may = drawn.iter().any(|fault| fault.kind.may_end_a_broker());
+        for (name, how) in self.scene.cluster.ended() {
+            if may && name.starts_with("broker") {
+                line.ended.push(name);
+            } else if drawn.iter().all(|fault| fault.kind != Kind::TermBroker) || !how.contains("exit code 0") {
+                line.failures.push(how);
+            }
+        }
+    }
+
+    /// The last round's line, and one for everything: read again from the first record on, and
+    /// from every replica.
+    pub async fn finish(&mut self, number: u64) -> (Option<Line>, Line) {
+        let before = self.judged().await;
+        let mut line = Line { round: number, faults: vec!["end".to_owned()], ..Line::default() };
+        let began = Instant::now();
+        match self.compare().await {
+            Ok(differing) => line.failures.extend(differing),
+            Err(error) => line.failures.push(format!("{error:#}")),
+        }
+        line.cycle_ms = ms(began.elapsed());
+        line.targets = vec![format!("{} records, {} rounds", self.chains.records(), self.rounds)];
+        (before, line)
+    }
+
+    async fn compare(&mut self) -> anyhow::Result<Vec<String>> {
+        let cut = self.load.stop(COME_BACK).await?;
+        let shape = self.load.shape().clone();
+        let judged = judge(self.reader.clone(), shape.clone(), cut, self.chains.clone(), COME_BACK).await?;
+        self.chains = judged.chains;
+        let found = judged.report.anomalies.iter();
+        let mut wrong: Vec<String> = found.map(|(what, found)| format!("{what}: {:?}", found.examples)).collect();
+        wrong.extend(self.chains.broken().iter().map(|p| format!("partition {p} has holes, or its epochs fall")));
+        let whole = read_whole(&self.reader, &shape, READ_WITHIN).await.context("reading everything again")?;
+        wrong.extend(whole.differing(&self.chains).iter().map(|p| format!("partition {p} is another one now")));
+        let compared = compare_replicas(&self.reader, &self.observer, &shape, &self.chains, READ_WITHIN).await;
+        wrong.extend(compared.context("comparing the replicas")?);
+        Ok(wrong)
+    }
+
+    /// Keeps the data and the logs; says where they are.
+    pub fn keep(&mut self) -> std::path::PathBuf {
+        self.scene.cluster.keep()
+    }
+}
