@@ -53,8 +53,10 @@ impl From<ZnodeError> for ClaimError {
 /// Claims the broker id for this session.
 ///
 /// A claim of a `remembered` session (of a process that is known to be dead, because this one
-/// holds the lock of its data directory) is deleted at once. Any other live claim is given
-/// `patience` to end: one session time-out and a bit, for it may be a ghost.
+/// holds the lock of its data directory) is deleted at once, and so is one that this very
+/// process made in an earlier session: an ensemble that was away for longer than the session
+/// time-out gives every old session its whole time again when it returns. Any other live claim
+/// is given `patience` to end: one session time-out and a bit, for it may be a ghost.
 ///
 /// # Errors
 /// Somebody else holds the id after `patience`, or the registry's.
@@ -97,14 +99,14 @@ pub async fn claim(
             return Ok(());
         }
         let late = Instant::now() >= deadline;
-        if remembered.contains(&stat.ephemeral_owner) {
+        if remembered.contains(&stat.ephemeral_owner) || found == mine {
             match registry.delete(&path, Some(stat.version)).await {
                 Ok(()) | Err(RegistryError::NoNode(_)) => continue,
                 Err(error) if late => return Err(error.into()),
                 Err(_) => {}
             }
         }
-        if late {
+        if late && found != mine {
             return Err(ClaimError::Taken { broker: identity.broker, claim: found });
         }
         sleep(CLAIM_POLL).await;

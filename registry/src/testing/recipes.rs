@@ -42,6 +42,7 @@ pub async fn run(bench: &dyn Bench) {
         the_layout_is_made_once,
         a_cluster_is_made_once_and_others_are_refused,
         a_broker_id_has_one_owner,
+        a_broker_is_no_stranger_to_itself,
         a_broker_stays_registered_through_sessions_and_all_see_it,
         candidates_queue_in_order_and_stand_once,
         one_of_two_candidates_is_elected,
@@ -148,6 +149,19 @@ async fn a_broker_id_has_one_owner(bench: &dyn Bench) {
     let waiting = membership::claim(&*first.registry, identity(40, 3), &[], PATIENCE);
     let (result, ()) = futures::join!(waiting, second.close());
     result.unwrap();
+}
+
+/// After an outage the ensemble gives old sessions their whole time again: a broker finds the
+/// claim that it made itself, by a session that it has no more.
+async fn a_broker_is_no_stranger_to_itself(bench: &dyn Bench) {
+    let (old, new) = (open(bench).await, open(bench).await);
+    membership::claim(&*old, identity(41, 1), &[], PATIENCE).await.unwrap();
+    membership::claim(&*new, identity(41, 1), &[], Duration::ZERO).await.unwrap();
+    let restarted = Identity { incarnation: Incarnation(6), ..identity(41, 1) };
+    let refused = membership::claim(&*old, restarted, &[], Duration::ZERO).await;
+    assert!(matches!(refused, Err(ClaimError::Taken { .. })), "{refused:?}");
+    old.close().await;
+    new.close().await;
 }
 
 async fn see(
