@@ -12,7 +12,7 @@ use baton_core::partition::{Assignment, PartitionState};
 use futures::future::join_all;
 use tokio::time::sleep;
 
-use super::{Fence, RecipeError, fenced, partition_state, write_fenced};
+use super::{Fence, RecipeError, absences, fenced, partition_state, write_fenced};
 use crate::api::{CreateMode, MultiError, Op, OpResult, Registry, RegistryError};
 use crate::znode::{
     Intent, PlannedPartition, Tombstone, TopicIds, TopicLink, TopicNode, Znode, partition, tombstone, topic,
@@ -304,9 +304,10 @@ pub async fn intend_deletion(
     }
 }
 
-/// Every broker that may hold data of the topic.
+/// Every broker that may hold data of the topic: those that are assigned or in sync, and those
+/// that are away, for their copies may have got new homes since.
 async fn holders(registry: &dyn Registry, topic: &Topic) -> Result<Vec<BrokerId>, RecipeError> {
-    let mut brokers = BTreeSet::new();
+    let mut brokers: BTreeSet<BrokerId> = absences::read_all(registry).await?.into_keys().collect();
     if let Intent::Creating { plan } | Intent::Growing { plan, .. } = &topic.node.intent {
         brokers.extend(plan.iter().flat_map(|p| &p.members).map(|member| member.broker));
     }
