@@ -68,7 +68,7 @@ enum Step {
 
 async fn step(registry: &dyn Registry, mine: &CoordinatorCandidate) -> Result<Step, RecipeError> {
     let queue = queue(registry).await?;
-    let Some(own) = find_own(registry, mine, &queue).await? else {
+    let Some(own) = find_own(registry, mine, &queue).await?.leave_only_current(registry).await? else {
         // After a lost answer the node is found by its nonce in the next step.
         registry.create(CANDIDATE_PREFIX, mine.encode(), CreateMode::EphemeralSequential).await?;
         return Ok(Step::Again);
@@ -108,24 +108,53 @@ async fn queue(registry: &dyn Registry) -> Result<Vec<CandidateSeq>, RecipeError
     Ok(queue)
 }
 
+/// The nodes of this coordinator in the queue.
+#[derive(Default)]
+struct Own {
+    current: Option<CandidateSeq>,
+    /// Of campaigns that could not withdraw: they would stand before everybody, this
+    /// coordinator included, for as long as the session lives.
+    earlier: Vec<CandidateSeq>,
+}
+
+impl Own {
+    async fn leave_only_current(self, registry: &dyn Registry) -> Result<Option<CandidateSeq>, RecipeError> {
+        for sequence in self.earlier {
+            delete(registry, sequence).await?;
+        }
+        Ok(self.current)
+    }
+}
+
 async fn find_own(
     registry: &dyn Registry,
     mine: &CoordinatorCandidate,
     queue: &[CandidateSeq],
-) -> Result<Option<CandidateSeq>, RecipeError> {
+) -> Result<Own, RecipeError> {
+    let mut own = Own::default();
     for sequence in queue {
         match registry.get(&path_of(*sequence)).await {
-            Ok((data, stat)) => {
-                let is_mine = registry.session_id() == Some(stat.ephemeral_owner);
-                if is_mine && CoordinatorCandidate::decode(&data).is_ok_and(|c| c == *mine) {
-                    return Ok(Some(*sequence));
+            Ok((_, stat)) if registry.session_id() != Some(stat.ephemeral_owner) => {}
+            Ok((data, _)) => match CoordinatorCandidate::decode(&data) {
+                Ok(found) if found == *mine && own.current.is_none() => own.current = Some(*sequence),
+                // A session that several coordinators share tells them apart by their names.
+                Ok(found) if found.name == mine.name && (&found.host, found.port) == (&mine.host, mine.port) => {
+                    own.earlier.push(*sequence);
                 }
-            }
+                Ok(_) | Err(_) => {}
+            },
             Err(RegistryError::NoNode(_)) => {}
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(None)
+    Ok(own)
+}
+
+async fn delete(registry: &dyn Registry, sequence: CandidateSeq) -> Result<(), RecipeError> {
+    match registry.delete(&path_of(sequence), None).await {
+        Ok(()) | Err(RegistryError::NoNode(_)) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The path of a coordinator's candidate.
@@ -174,13 +203,10 @@ async fn still_elected(registry: &dyn Registry, term: &Term) -> Result<bool, Reg
 /// The registry's.
 pub async fn withdraw(registry: &dyn Registry, mine: &CoordinatorCandidate) -> Result<(), RecipeError> {
     let queue = queue(registry).await?;
-    if let Some(own) = find_own(registry, mine, &queue).await? {
-        match registry.delete(&path_of(own), None).await {
-            Ok(()) | Err(RegistryError::NoNode(_)) => {}
-            Err(error) => return Err(error.into()),
-        }
+    match find_own(registry, mine, &queue).await?.leave_only_current(registry).await? {
+        Some(own) => delete(registry, own).await,
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// The elected coordinator, if it lives: where brokers forward admin calls to.

@@ -50,6 +50,7 @@ pub async fn run(bench: &dyn Bench) {
         many_writes_fail_only_where_they_must,
         topics_are_made_whole_and_deleted_whole,
         the_next_coordinator_finishes_what_was_begun,
+        a_coordinator_does_not_wait_behind_itself,
         an_elected_coordinator_is_fenced_by_the_next,
         a_thousand_partitions_are_made_in_time,
         producer_ids_are_given_once,
@@ -455,6 +456,19 @@ async fn the_next_coordinator_finishes_what_was_begun(bench: &dyn Bench) {
     assert!(tombstones::read(&*second, doomed).await.unwrap().is_some());
     topics::delete(&*second, fence, begun, 1).await.unwrap();
     second.close().await;
+}
+
+/// A node that could not be withdrawn stands before the next campaign of the same session.
+async fn a_coordinator_does_not_wait_behind_itself(bench: &dyn Bench) {
+    let (zk, other) = (open(bench).await, open(bench).await);
+    coordinate(&*zk, 20).await;
+    coordinate(&*zk, 21).await;
+    let (_, candidate) = election::current(&*other).await.unwrap().unwrap();
+    assert_eq!(candidate.nonce, 21);
+    election::withdraw(&*zk, &coordinator(22)).await.unwrap();
+    coordinate(&*other, 23).await;
+    zk.close().await;
+    other.close().await;
 }
 
 async fn an_elected_coordinator_is_fenced_by_the_next(bench: &dyn Bench) {
