@@ -24,7 +24,7 @@ use super::plan::absent::{self, Rehoming, attendance, overdue, plan_rehoming};
 use super::plan::internal::{EVENTS_TOPIC, InternalStep, next_step};
 use super::plan::preferred::Balancer;
 use super::plan::{changes, reassign};
-use super::term::Term;
+use super::term::{Term, is_transient};
 
 /// Preferred leaders are looked at so often.
 const BALANCE_EVERY: Duration = Duration::from_secs(10);
@@ -133,12 +133,18 @@ impl Healing {
         for topic in topics::unfinished(registry).await? {
             let name = &topic.node.name;
             tracing::info!(topic = name, id = %topic.id, "finishes what was begun with a topic");
-            match topics::finish(registry, self.term.fence, topic.id).await {
-                Ok(()) => {}
-                Err(TopicError::Recipe(error)) => return Err(error),
-                Err(error) => tracing::warn!(topic = name, %error, "cannot finish what was begun"),
+            let finished = match topics::finish(registry, self.term.fence, topic.id).await {
+                Err(TopicError::Recipe(error)) if concerns_all(&error) => return Err(error),
+                Err(error) => Err(error),
+                Ok(()) => match self.term.refresh(topic.id).await {
+                    Err(error) if concerns_all(&error) => return Err(error),
+                    read => read.map_err(TopicError::Recipe),
+                },
+            };
+            if let Err(error) = finished {
+                // One topic that cannot be mended holds nobody else up; it is tried again later.
+                tracing::error!(topic = name, id = %topic.id, %error, "cannot finish what was begun with a topic");
             }
-            self.term.refresh(topic.id).await?;
         }
         Ok(())
     }
@@ -309,6 +315,15 @@ impl Healing {
 
     fn record(&self, event: Event) {
         self.term.history().record(event);
+    }
+}
+
+/// Whether an error says nothing about the one topic with which it was met.
+fn concerns_all(error: &RecipeError) -> bool {
+    match error {
+        RecipeError::Fenced => true,
+        RecipeError::Registry(error) => is_transient(error),
+        RecipeError::Znode(_) | RecipeError::Contended(_) => false,
     }
 }
 

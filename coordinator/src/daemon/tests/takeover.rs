@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use baton_core::ErrorCode;
 use baton_core::event::EventKind;
-use baton_registry::Registry;
+use baton_registry::{CreateMode, Registry};
+use bytes::Bytes;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::harness::{
@@ -207,4 +208,26 @@ async fn a_failover_during_a_change_of_coordinators_is_recorded_by_the_new_one()
     eventually("the new one records it", || cluster.recorded(EventKind::LeaderMoved).len() > before).await;
     eventually("and who is gone", || !cluster.recorded(EventKind::BrokerGone).is_empty()).await;
     assert!(cluster.observer.exists("/absent/1").await.unwrap().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_that_cannot_be_finished_holds_nobody_up() {
+    let cluster = Cluster::start(3).await;
+    let first = cluster.active("c1").await;
+    created(&first, "t", 3).await;
+    created(&first, "u", 3).await;
+    let id = first.shared().view.read(|snapshot| snapshot.topic("t").unwrap().id);
+    let junk = format!("/p/{id}/junk");
+    cluster.observer.create(&junk, Bytes::new(), CreateMode::Persistent).await.unwrap();
+    let refused = delete(&first, "t").await;
+    assert!(refused.error.is_some(), "{refused:?}");
+    first.stop().await;
+    let second = cluster.active("c2").await;
+    created(&second, "v", 3).await;
+    assert_eq!(delete(&second, "u").await.error, None);
+    cluster.observer.delete(&junk, None).await.unwrap();
+    eventually_so("it is finished in the end", async || {
+        cluster.observer.exists(&format!("/t/{id}")).await.unwrap().is_none()
+    })
+    .await;
 }
