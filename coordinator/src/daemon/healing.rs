@@ -33,6 +33,9 @@ const TIDY_EVERY: Duration = Duration::from_secs(30);
 /// How long the pass gives itself for one internal topic.
 const INTERNAL_WITHIN: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_millis(200);
+/// A broker has to be away for so long before the eyes of this coordinator, whatever clocks say:
+/// one that was set forward makes every absence look old.
+const SEEN_AWAY_MIN: Duration = Duration::from_secs(60);
 /// At least so long between two passes.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -43,6 +46,8 @@ pub struct Healing {
     live: BTreeMap<BrokerId, i64>,
     /// The first pass has nothing to compare with.
     compared: bool,
+    /// Since when this coordinator has seen nothing of a broker, on a clock that nobody sets.
+    away_since: BTreeMap<BrokerId, Instant>,
     /// Absent brokers of which it was said that there is no room.
     said_no_room: BTreeSet<BrokerId>,
     balancer: Balancer,
@@ -59,6 +64,7 @@ impl Healing {
             term,
             live: BTreeMap::new(),
             compared: false,
+            away_since: BTreeMap::new(),
             said_no_room: BTreeSet::new(),
             balancer: Balancer::default(),
             started: Instant::now(),
@@ -193,6 +199,10 @@ impl Healing {
             self.record(event.result(format!("it was away for {} s", away_ms / 1_000)));
             self.live.insert(broker, live.get(&broker).copied().unwrap_or_default());
         }
+        self.away_since.retain(|broker, _| noted.contains_key(broker));
+        for broker in noted.keys() {
+            self.away_since.entry(*broker).or_insert_with(Instant::now);
+        }
         self.note_arrivals(&live);
         self.live = live;
         self.compared = true;
@@ -218,7 +228,9 @@ impl Healing {
         let shared = &self.term.shared;
         let healing = &shared.config.healing;
         let after_ms = healing.reassign_after_ms;
-        let absent = self.term.view().read(|snapshot| overdue(snapshot, noted, shared.now_unix_ms(), after_ms));
+        let seen_min = SEEN_AWAY_MIN.min(Duration::from_millis(after_ms));
+        let mut absent = self.term.view().read(|snapshot| overdue(snapshot, noted, shared.now_unix_ms(), after_ms));
+        absent.retain(|broker| self.away_since.get(broker).is_some_and(|since| since.elapsed() >= seen_min));
         if absent.is_empty() {
             return Ok(());
         }

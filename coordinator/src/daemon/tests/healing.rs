@@ -77,6 +77,24 @@ async fn a_new_coordinator_goes_on_counting_an_absence() {
     drop(second);
 }
 
+/// Clocks are set; what this coordinator saw with its own eyes is not.
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_jumps_does_not_make_an_absence_old() {
+    let mut cluster = Cluster::start(4).await;
+    let coordinator = cluster.active("c1").await;
+    created(&coordinator, "t", 12).await;
+    cluster.kill_broker(3);
+    eventually_so("it is noted", async || cluster.observer.exists("/absent/3").await.unwrap().is_some()).await;
+    cluster.clock.set_skew_ms(VERY_LONG.as_millis().try_into().unwrap());
+    sleep(Duration::from_secs(50)).await;
+    assert!(holds(&cluster.states("t").await, 3), "it has been away for a minute at most");
+    cluster.start_broker(3).await;
+    sleep(Duration::from_secs(600)).await;
+    assert!(holds(&cluster.states("t").await, 3));
+    assert_eq!(cluster.recorded(EventKind::Reassigned).len(), 0);
+    drop(coordinator);
+}
+
 #[tokio::test(start_paused = true)]
 async fn without_room_copies_stay_and_that_is_said_once() {
     let mut cluster = Cluster::start(3).await;
