@@ -16,6 +16,7 @@ use baton_registry::recipes::partition_state::{self, Outcome, StateWrite};
 use baton_registry::recipes::topics::{self, TopicError};
 use baton_registry::recipes::{RecipeError, absences, tombstones};
 use baton_registry::znode::Absence;
+use futures::future::join_all;
 use tokio::time::{Instant, sleep};
 
 use super::admin;
@@ -302,13 +303,18 @@ impl Healing {
         let now_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let limits = shared.config.balance_limits();
         let due = self.term.view().read(|snapshot| self.balancer.pass(snapshot, limits, now_ms));
-        for handover in due {
+        // All at once: one broker that does not answer holds up nobody else.
+        let asking = due.iter().filter_map(|handover| {
             let address = self.term.view().read(|snapshot| {
                 let live = snapshot.brokers.get(&handover.leader)?;
                 peer_address(handover.leader, &live.registration).ok()
-            });
-            let Some(address) = address else { continue };
-            let asked = shared.brokers.resign(&address, handover.id, handover.epoch, handover.toward).await;
+            })?;
+            Some(async move {
+                let asked = shared.brokers.resign(&address, handover.id, handover.epoch, handover.toward).await;
+                (handover, asked)
+            })
+        });
+        for (handover, asked) in join_all(asking).await {
             if let Err(error) = asked {
                 tracing::debug!(partition = %handover.id, %error, "a leader did not take the request to hand over");
                 continue;
