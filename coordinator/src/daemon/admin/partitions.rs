@@ -166,15 +166,23 @@ pub async fn elect_unclean(admin: Admin, request: v1::ElectUncleanRequest) -> Re
     let place = |error: Error| error.topic(&request.topic).partition(request.partition);
     let before = read(&term, id, deadline).await.map_err(place)?.state;
     let member = chosen_member(&term, &before, chosen).map_err(place)?;
+    if before.isr == [member] && before.leader.is_some_and(|leader| leader.broker == chosen) {
+        // It is what everybody believes already: an attempt whose answer was lost did it.
+        return Ok(());
+    }
     let (member, unreached) = fence_all(&term, id, &before, member).await;
     if unreached.contains(&chosen) {
         let cause = format!("broker {chosen}, whose copy is to be believed, cannot be reached");
         return Err(place(Error::new(ErrorCode::Unreachable, cause)));
     }
     let changed = change(&term, id, deadline, |state| {
-        let done = state.last_unclean_epoch > before.last_unclean_epoch && state.isr == [member];
-        if done {
+        // Written by an attempt of unknown outcome; others may have joined the chosen one since.
+        if state.last_unclean_epoch > before.last_unclean_epoch {
             return Ok(None);
+        }
+        // Whoever was elected in between is not fenced, and may have acknowledged more.
+        if state.epoch != before.epoch {
+            return Err(elected_meanwhile(&before, state));
         }
         if !state.assignment.replicas.contains(&chosen) {
             return Err(not_assigned(chosen));
@@ -197,6 +205,15 @@ pub async fn elect_unclean(admin: Admin, request: v1::ElectUncleanRequest) -> Re
     let event = event.result(format!("not fenced, because they could not be reached: {}", reassign::list(&unreached)));
     term.history().record(event.who(who(&request.who)));
     Ok(())
+}
+
+fn elected_meanwhile(before: &PartitionState, now: &PartitionState) -> Error {
+    let who = now.leader.map_or_else(|| "nobody leads".to_owned(), |leader| format!("broker {} leads", leader.broker));
+    let cause = format!(
+        "the epoch was {} and is {} by now, and {who}: see whether loss still has to be accepted, and repeat it",
+        before.epoch, now.epoch
+    );
+    Error::new(ErrorCode::FencedEpoch, cause).epoch(now.epoch.0)
 }
 
 fn not_assigned(broker: BrokerId) -> Error {

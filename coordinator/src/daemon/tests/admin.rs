@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use baton_core::event::EventKind;
-use baton_core::{BrokerId, Epoch, ErrorCode, Generation};
+use baton_core::{BrokerId, Epoch, ErrorCode, Generation, TopicPartition};
 use baton_proto::v1;
 use baton_proto::v1::admin_server::Admin as _;
 use baton_registry::recipes::{tombstones, topics};
@@ -236,4 +236,26 @@ async fn an_unclean_election_needs_consent_fences_and_is_recorded() {
     eventually("it is recorded", || !cluster.recorded(EventKind::UncleanElection).is_empty()).await;
     let event = &cluster.recorded(EventKind::UncleanElection)[0];
     assert!(event.result.ends_with("reached: 1"), "{}", event.result);
+}
+
+/// Whoever is elected between the fence and the write was not fenced: what it acknowledged since
+/// is not given up with what the operator saw.
+#[tokio::test(start_paused = true)]
+async fn an_unclean_election_gives_way_to_one_that_came_before_it() {
+    let mut cluster = Cluster::start(3).await;
+    let coordinator = cluster.active("c1").await;
+    let list = v1::ReplicaList { brokers: vec![1, 2, 3] };
+    create(&coordinator, v1::CreateTopicRequest { assignment: vec![list], ..creation("t", 1) }).await;
+    cluster.kill_broker(1);
+    let elect = async || {
+        let (topic, broker, accept_data_loss) = ("t".to_owned(), 3, true);
+        let request = v1::ElectUncleanRequest { topic, broker, accept_data_loss, ..Default::default() };
+        code(coordinator.admin().elect_unclean(Request::new(request)).await.unwrap().into_inner().error.as_ref())
+    };
+    let topic = coordinator.shared().view.read(|snapshot| snapshot.topic("t").unwrap().id);
+    *cluster.calls.elected_meanwhile.lock().unwrap() = Some(TopicPartition { topic, partition: 0 });
+    assert_eq!(elect().await, Some(ErrorCode::FencedEpoch));
+    assert_eq!(cluster.states("t").await[0].last_unclean_epoch, Epoch(0));
+    assert_eq!(elect().await, None);
+    assert_eq!(cluster.states("t").await[0].isr.len(), 1);
 }

@@ -108,6 +108,8 @@ pub struct FakeCalls {
     pub fenced: Mutex<Vec<(String, Epoch)>>,
     pub with_records: Mutex<BTreeSet<String>>,
     pub resignations: Mutex<Vec<TopicPartition>>,
+    /// Another epoch begins while this partition is being fenced.
+    pub elected_meanwhile: Mutex<Option<TopicPartition>>,
 }
 
 impl FakeCalls {
@@ -118,6 +120,7 @@ impl FakeCalls {
             fenced: Mutex::default(),
             with_records: Mutex::default(),
             resignations: Mutex::default(),
+            elected_meanwhile: Mutex::default(),
         })
     }
 }
@@ -133,6 +136,13 @@ impl BrokerCalls for FakeCalls {
 
     async fn fence(&self, peer: &str, _: TopicPartition, epoch: Epoch) -> Result<Fenced, Error> {
         self.fenced.lock().unwrap().push((peer.to_owned(), epoch));
+        let elected = self.elected_meanwhile.lock().unwrap().take();
+        if let Some(id) = elected {
+            let known = partition_state::read(&self.registry, id).await.unwrap().unwrap();
+            let state = PartitionState { epoch: known.state.epoch.next(), ..known.state };
+            let write = StateWrite { partition: id, version: known.version, state, guards: Vec::new() };
+            partition_state::write(&self.registry, &write).await;
+        }
         Ok(Fenced { generation: Some(Generation(4)), end_offset: Some(7) })
     }
 
