@@ -3,6 +3,7 @@
 //! Data goes to the standard output, everything else to the standard error. Exit codes: 0 ok,
 //! 1 failed, 2 usage, 3 unreachable, 4 not found, 10 unhealthy.
 
+mod check;
 mod cluster;
 mod config;
 mod consume;
@@ -66,6 +67,8 @@ enum Command {
     Cluster(cluster::Command),
     /// Print the cluster's history
     Events(events::Args),
+    /// Hold a history of what clients sent, were told and read against what is promised
+    Check(check::Args),
     /// See how a daemon is configured
     #[command(subcommand)]
     Config(config::Command),
@@ -101,6 +104,7 @@ async fn run(options: &Options, command: Command) -> Outcome {
         Command::Partition(command) => partition::run(options, command).await,
         Command::Cluster(command) => cluster::run(options, command).await,
         Command::Events(args) => events::run(options, args).await,
+        Command::Check(args) => check::run(options, &args),
         Command::Config(command) => config::run(options, command),
     }
 }
