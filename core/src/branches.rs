@@ -42,6 +42,7 @@ pub const NAMES: &[&str] = &[
     "follower.has_nothing_to_truncate",
     "follower.hello_not_yet",
     "follower.hello_was_fenced",
+    "follower.pauses_on_full_disk",
     "follower.reply_is_old",
     "follower.restarts_at_leaders_start",
     "follower.restarts_below_own_start",
@@ -122,6 +123,7 @@ pub const NAMES: &[&str] = &[
     "replica.append_failed",
     "replica.completion_of_older_term",
     "replica.fenced_by_later_epoch",
+    "replica.full_leader_passes_on",
     "replica.given_up_epoch_not_resumed",
     "replica.halted",
     "replica.log_start_moves",
@@ -130,6 +132,7 @@ pub const NAMES: &[&str] = &[
     "replica.same_state_again_while_idle",
     "replica.state_named_earlier_incarnation",
     "replica.state_of_older_epoch",
+    "replica.tells_leader_of_later_epoch",
 ];
 
 /// Counts that this branch was taken.

@@ -20,8 +20,10 @@ enum Phase {
     Cutting,
     /// Every append continues the log.
     Ready,
-    /// Something did not fit; a new Hello is sent at the next tick.
-    Closed,
+    /// Something did not fit; a new Hello is sent at the first tick after this time.
+    Closed {
+        until_ms: u64,
+    },
 }
 
 /// Follows one leader in one epoch.
@@ -39,8 +41,8 @@ impl Follower {
 
     #[cfg(feature = "model")]
     pub(super) fn forget_time(&mut self) {
-        if let Phase::Greeting { since_ms } = &mut self.phase {
-            *since_ms = 0;
+        if let Phase::Greeting { since_ms: at } | Phase::Closed { until_ms: at } = &mut self.phase {
+            *at = 0;
         }
     }
 
@@ -51,7 +53,7 @@ impl Follower {
 
     #[cfg(feature = "model")]
     pub(super) fn would_greet(&self) -> bool {
-        matches!(self.phase, Phase::Greeting { .. } | Phase::Closed)
+        matches!(self.phase, Phase::Greeting { .. } | Phase::Closed { .. })
     }
 }
 
@@ -77,6 +79,9 @@ impl Replica {
         let leads_itself = matches!(&self.role, Role::Leader(l) if l.epoch == announce.epoch);
         if !current || leads_itself {
             reached!("follower.announcement_is_old");
+            if announce.leader.broker == from && announce.epoch < self.highest_epoch {
+                self.tell_later_epoch(from, out);
+            }
             return;
         }
         let known = matches!(&self.role, Role::Follower(f) if f.leader == from && f.epoch == announce.epoch);
@@ -256,11 +261,16 @@ impl Replica {
         let Role::Follower(follower) = &mut self.role else {
             return;
         };
-        if follower.phase == Phase::Cutting {
-            follower.phase = Phase::Ready;
-            self.acknowledge_to_leader(out);
-        } else {
-            self.greet(env, out);
+        match follower.phase {
+            Phase::Cutting => {
+                follower.phase = Phase::Ready;
+                self.acknowledge_to_leader(out);
+            }
+            // The tick greets when it is time.
+            Phase::Closed { .. } => {
+                reached!("follower.pauses_on_full_disk");
+            }
+            Phase::Waiting | Phase::Greeting { .. } | Phase::Ready => self.greet(env, out),
         }
     }
 
@@ -341,9 +351,13 @@ impl Replica {
     }
 
     fn close_flow_until_tick(&mut self) {
+        self.close_flow_until(0);
+    }
+
+    pub(super) fn close_flow_until(&mut self, until_ms: u64) {
         // The old flow's number is given up, so that nothing more of it is taken.
         self.flow = Flow(self.flow.0 + 1);
-        self.set_phase(Phase::Closed);
+        self.set_phase(Phase::Closed { until_ms });
     }
 
     fn set_phase(&mut self, phase: Phase) {
@@ -385,9 +399,9 @@ impl Replica {
             return;
         };
         let due = match follower.phase {
-            Phase::Closed => {
+            Phase::Closed { until_ms } => {
                 reached!("follower.greets_again_after_mismatch");
-                true
+                env.now_ms >= until_ms
             }
             Phase::Greeting { since_ms } => {
                 reached!("follower.greets_again_unanswered");

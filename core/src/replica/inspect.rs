@@ -69,6 +69,7 @@ impl Replica {
     /// Moves every moment that the replica remembers to the beginning of time, so that states
     /// that differ only in when something happened are the same.
     pub fn forget_time(&mut self) {
+        self.yields_until_ms = 0;
         match &mut self.role {
             Role::Idle | Role::Halted(_) => {}
             Role::Follower(follower) => follower.forget_time(),

@@ -27,7 +27,7 @@ mod tests;
 use crate::branches::reached;
 use crate::ids::{BrokerId, Epoch, Generation, Incarnation, Member, Offset, TopicPartition};
 use crate::lineage::Lineage;
-use crate::partition::{LeaderId, VersionedState};
+use crate::partition::{LeaderId, PartitionState, VersionedState};
 use crate::producer::ProducerTable;
 
 pub use effect::{Acks, Attempt, Effect, Input, LogTerm, Produce, Refusal, RequestId, Stream, WriteKind, WriteOutcome};
@@ -43,6 +43,13 @@ pub use stored::StoredBatch;
 
 use follower::Follower;
 use leader::Leader;
+
+/// A follower whose disk refused records asks for them again after this.
+const FULL_FOLLOWER_MS: u64 = 1_000;
+
+/// A leader whose disk refused records does not stand for election for so long: whoever has
+/// the records and the room goes on.
+const FULL_LEADER_MS: u64 = 5_000;
 
 /// Limits and periods; the same for all partitions of a broker.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -156,6 +163,8 @@ pub struct Replica {
     known: Option<VersionedState>,
     /// The last epoch in which this process led and gave up: it never leads in it again.
     given_up: Epoch,
+    /// It lets others lead until then: the disk refused records that it led.
+    yields_until_ms: u64,
     role: Role,
     flow: Flow,
     next_attempt: Attempt,
@@ -192,6 +201,7 @@ impl Replica {
             saved_epoch: found.highest_epoch,
             known: None,
             given_up: Epoch::NONE,
+            yields_until_ms: 0,
             role: Role::Idle,
             flow: Flow(0),
             next_attempt: Attempt(0),
@@ -219,7 +229,7 @@ impl Replica {
             Input::Resign { toward } => self.resign(toward, env, out),
             Input::LogStart(start) => self.set_log_start(start),
             Input::Fence { epoch } => self.fenced_by(epoch.next(), out),
-            Input::AppendFailed { term } => self.append_failed(term, out),
+            Input::AppendFailed { term } => self.append_failed(term, env, out),
             Input::StorageFailed(why) => self.halt(format!("the storage failed: {why}"), out),
         }
         self.assert_invariants();
@@ -252,12 +262,23 @@ impl Replica {
         self.known = Some(state);
         if epoch < self.highest_epoch {
             reached!("replica.state_of_older_epoch");
-            // A later epoch was announced by its leader before the registry showed it here.
+            // A later epoch was announced by its leader before the registry showed it here; or
+            // this copy was fenced, and whoever fenced it may be gone: then nobody but this copy
+            // can tell the leader why it is no longer followed.
+            if let (Role::Idle, Some(leader)) = (&self.role, leader) {
+                self.tell_later_epoch(leader.broker, out);
+            }
             return;
         }
         match leader {
             Some(leader) if self.is_me(&leader) && self.may_lead(epoch) => {
                 self.lead(epoch, leader, env, out);
+            }
+            Some(leader) if self.is_me(&leader) => {
+                self.idle(epoch, out);
+                if !again {
+                    self.pass_on(env, out);
+                }
             }
             Some(leader) => self.follow(epoch, leader.broker, env, out),
             None => self.idle(epoch, out),
@@ -355,19 +376,63 @@ impl Replica {
         }
     }
 
-    /// The disk is full: nothing of the append was written. What is not durable is given up,
-    /// and with it the role; whoever has the records goes on.
-    fn append_failed(&mut self, term: LogTerm, out: &mut Vec<Effect>) {
+    /// The disk is full: nothing of the append was written. What is not durable is given up. A
+    /// follower asks for it again a little later, so that a full disk keeps nobody busy; a
+    /// leader gives up its role, and whoever has the records goes on.
+    fn append_failed(&mut self, term: LogTerm, env: &Env, out: &mut Vec<Effect>) {
         if term != self.log.term || self.log.durable >= self.log.end {
             return;
         }
         reached!("replica.append_failed");
-        self.leave_role("the disk of this broker is full", out);
+        let led = matches!(self.role, Role::Leader(_));
+        if led {
+            self.yields_until_ms = env.now_ms + FULL_LEADER_MS;
+            self.leave_role("the disk of this broker is full", out);
+        } else {
+            self.close_flow_until(env.now_ms + FULL_FOLLOWER_MS);
+        }
         let to = self.log.durable;
         self.high_watermark = self.high_watermark.min(to);
         let term = self.cut_log(to);
         out.push(Effect::Truncate { term, to });
-        out.push(Effect::ReadRegistry);
+        if led {
+            self.pass_on(env, out);
+            out.push(Effect::ReadRegistry);
+        }
+    }
+
+    /// Names another replica as the next leader, as long as the registry names this one in an
+    /// epoch that it gave up for want of room. A hint only: if the write fails, this copy's
+    /// candidate leaves the queue all the same.
+    fn pass_on(&mut self, env: &Env, out: &mut Vec<Effect>) {
+        let Some(known) = &self.known else { return };
+        let state = &known.state;
+        let still_named = state.leader.is_some_and(|leader| self.is_me(&leader)) && state.epoch == self.given_up;
+        if !still_named || !self.yields(env.now_ms) {
+            return;
+        }
+        let may_lead = |broker: &BrokerId| {
+            let stays = !state.assignment.removing.contains(broker) && !env.is_draining(*broker);
+            *broker != self.member.broker && env.is_alive(*broker) && stays
+        };
+        let Some(toward) = state.isr.iter().map(|m| m.broker).find(may_lead) else { return };
+        reached!("replica.full_leader_passes_on");
+        let state = PartitionState { leader: None, hint: Some(toward), ..state.clone() };
+        let (expected_version, attempt) = (known.version, self.next_attempt);
+        self.next_attempt = Attempt(attempt.0 + 1);
+        let (kind, joining, toward) = (WriteKind::Resign, Vec::new(), Some(toward));
+        out.push(Effect::WriteState { attempt, kind, expected_version, state, joining, toward });
+    }
+
+    /// Tells a broker that leads in an epoch that is over here: it does not hear it from
+    /// anybody else if the later epoch has no leader.
+    fn tell_later_epoch(&self, to: BrokerId, out: &mut Vec<Effect>) {
+        if to == self.member.broker {
+            return;
+        }
+        reached!("replica.tells_leader_of_later_epoch");
+        let reply = HelloReply { epoch: self.highest_epoch, flow: Flow(0), verdict: HelloVerdict::Fenced };
+        out.push(Effect::Send { to, stream: Stream::Live, message: Message::HelloReply(reply) });
     }
 
     fn epoch_saved(&mut self, epoch: Epoch, env: &Env, out: &mut Vec<Effect>) {
@@ -520,6 +585,12 @@ impl Replica {
     #[must_use]
     pub fn is_damaged(&self) -> bool {
         self.log.damaged
+    }
+
+    /// Its disk refused what it led a moment ago: it does not stand for election.
+    #[must_use]
+    pub fn yields(&self, now_ms: u64) -> bool {
+        now_ms < self.yields_until_ms
     }
 
     /// A copy that is opened again in one process must not use the numbers of its predecessor:

@@ -574,7 +574,9 @@ impl Cluster {
             me,
             incarnation,
             leading: matches!(process.replica.role, Role::Leader(_)),
-            eligible: !matches!(process.replica.role, Role::Halted(_)) && !process.replica.is_damaged(),
+            eligible: !matches!(process.replica.role, Role::Halted(_))
+                && !process.replica.is_damaged()
+                && !process.replica.yields(env.now_ms),
             draining: process.draining,
             env: &env,
         };

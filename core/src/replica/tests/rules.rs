@@ -33,7 +33,7 @@ macro_rules! noticed_by_walks {
 
 noticed_by_walks! {
     logs_are_never_cut_at_the_high_watermark: TruncateToHighWatermark in 1_000,
-    the_common_prefix_is_sought_through_the_whole_lineage: SingleStepSearch in 12_000,
+    the_common_prefix_is_sought_through_the_whole_lineage: SingleStepSearch in 60_000,
     a_joiner_covers_the_start_of_the_epoch: ExpandBeforeEpochStart in 4_000,
     a_joiner_does_not_wait_for_the_high_watermark_to_reach_the_epoch: ExpandAfterEpochStart in 1_000,
     a_removed_member_counts_until_that_is_confirmed: ShrinkBeforeConfirmation in 1_000,
@@ -280,16 +280,55 @@ fn a_candidate_that_may_not_lead_leaves_the_queue() {
     assert_eq!(decides(without), Decision::Nothing);
 }
 
-/// Whoever lost its role without a new state to follow looks at the known one again.
+/// A follower whose disk was full asks again after a pause, and not at once and for ever.
 #[test]
-fn a_follower_whose_disk_was_full_follows_again() {
+fn a_follower_whose_disk_was_full_greets_again_after_a_pause() {
     let mut script = Script::new(2, None);
     script.step(Input::State(state(&[1, 2], 1)));
     script.replica.log.end = Offset(1);
-    script.step(Input::AppendFailed { term: LogTerm(0) });
+    let out = script.step(Input::AppendFailed { term: LogTerm(0) });
+    let busy = |e: &Effect| matches!(e, Effect::ReadRegistry | Effect::Send { .. } | Effect::RoleChanged);
+    assert!(!out.iter().any(busy), "{out:?}");
+    assert!(matches!(script.replica.role(), RoleView::Follower { greeted: false, .. }));
+    let Some(Effect::Truncate { term, to: Offset::ZERO }) = out.first() else { panic!("{out:?}") };
+    let producers = crate::producer::ProducerTable::default();
+    assert!(script.step(Input::LogChanged { term: *term, producers }).is_empty());
+    script.env.now_ms = 900;
+    assert!(script.step(Input::Tick).is_empty());
+    script.env.now_ms = 1_000;
+    let hello = |e: &Effect| matches!(e, Effect::Send { message: Message::Hello(_), .. });
+    assert!(script.step(Input::Tick).iter().any(hello));
+}
+
+/// A leader whose disk is full hands over at once, says so again if another write came first,
+/// and does not stand for election for a while: it would be elected, fail, and be elected again.
+#[test]
+fn a_leader_whose_disk_is_full_passes_on() {
+    let passes = |out: &[Effect], version: i32| {
+        out.iter().any(|e| {
+            matches!(e, Effect::WriteState { kind: WriteKind::Resign, expected_version, state, toward, .. }
+                if *expected_version == version && *toward == Some(BrokerId(2)) && state.leader.is_none()
+                    && state.hint == *toward)
+        })
+    };
+    let mut script = Script::leading(&[1, 2], None);
+    script.replica.log.end = Offset(1);
+    let out = script.step(Input::AppendFailed { term: LogTerm(0) });
+    assert!(passes(&out, 1), "{out:?}");
     assert_eq!(script.replica.role(), RoleView::Idle);
-    script.step(Input::State(state(&[1, 2], 1)));
-    assert!(matches!(script.replica.role(), RoleView::Follower { .. }));
+    assert!(script.replica.yields(4_999) && !script.replica.yields(5_000));
+    let again = script.step(Input::State(state(&[1, 2], 1)));
+    assert!(!again.iter().any(|e| matches!(e, Effect::WriteState { .. })), "once for each version: {again:?}");
+    assert!(passes(&script.step(Input::State(state(&[1, 2], 2))), 2), "a write of before came first");
+    script.env.now_ms = 5_000;
+    let later = script.step(Input::State(state(&[1, 2], 3)));
+    assert!(!later.iter().any(|e| matches!(e, Effect::WriteState { .. })), "it may lead again: {later:?}");
+
+    let mut alone = Script::leading(&[1, 2], None);
+    alone.env.peers.clear();
+    alone.replica.log.end = Offset(1);
+    let out = alone.step(Input::AppendFailed { term: LogTerm(0) });
+    assert!(!out.iter().any(|e| matches!(e, Effect::WriteState { .. })), "nobody else is alive: {out:?}");
 }
 
 /// A reset of the link is no lag: the follower has its time to greet again.
