@@ -86,6 +86,7 @@ pub const NAMES: &[&str] = &[
     "leader.duplicate_answered",
     "leader.duplicate_waits",
     "leader.elected_again_keeps_waiting",
+    "leader.flow_stands_still",
     "leader.follower_becomes_live",
     "leader.follower_reads_from_log",
     "leader.follower_window_full",

@@ -219,7 +219,7 @@ impl Replica {
             return out.push(Effect::Reject { request: produce.request, why });
         }
         match self.log.producers.check(&produce.header) {
-            Verdict::Append => self.append_produced(produce, out),
+            Verdict::Append => self.append_produced(produce, env, out),
             Verdict::Duplicate { base, last } => self.duplicate(&produce, base, last, out),
             refused => {
                 let why = self.refusal(refused, &produce);
@@ -282,7 +282,7 @@ impl Replica {
         leader.isr.iter().filter(|m| m.broker == self.member.broker || env.is_alive(m.broker)).count()
     }
 
-    fn append_produced(&mut self, produce: Produce, out: &mut Vec<Effect>) {
+    fn append_produced(&mut self, produce: Produce, env: &Env, out: &mut Vec<Effect>) {
         let Role::Leader(leader) = &mut self.role else {
             return;
         };
@@ -313,12 +313,12 @@ impl Replica {
         self.log.producers.applied(&header, batch.base);
         self.log.end = batch.end();
         // Sent before the own disk is done: the two run side by side.
-        self.push_live(&batch, previous_epoch, out);
+        self.push_live(&batch, previous_epoch, env, out);
         out.push(Effect::Append { term: self.log.term, batches: vec![batch] });
     }
 
     /// To every follower that keeps up; one whose window is full is read for later.
-    fn push_live(&mut self, batch: &StoredBatch, previous_epoch: Epoch, out: &mut Vec<Effect>) {
+    fn push_live(&mut self, batch: &StoredBatch, previous_epoch: Epoch, env: &Env, out: &mut Vec<Effect>) {
         let Role::Leader(leader) = &mut self.role else {
             return;
         };
@@ -339,7 +339,7 @@ impl Replica {
                 batches: vec![batch.clone()],
                 high_watermark: self.high_watermark,
             };
-            progress.sent(&append.batches);
+            progress.sent(&append.batches, env.now_ms);
             progress.sent_high_watermark = self.high_watermark;
             out.push(Effect::Send { to: *broker, stream: Stream::Live, message: Message::Append(append) });
         }
@@ -438,8 +438,7 @@ impl Replica {
         }
         if let (HelloVerdict::Accepted { truncate_to, .. }, Role::Leader(leader)) = (&verdict, &mut self.role) {
             let earlier = leader.followers.get(&from);
-            let mut progress =
-                Progress::new(hello.member, hello.incarnation, hello.flow, *truncate_to, env.now_ms).after(earlier);
+            let mut progress = Progress::new(&hello, *truncate_to, self.log.end, env.now_ms).after(earlier);
             if self.config.lacks(Mutation::AckOutlivesHello) {
                 progress.acked = earlier.and_then(|p| p.acked);
             }
@@ -652,7 +651,7 @@ impl Replica {
             leader.close_flow(to);
             return self.announce_to(to, out);
         }
-        progress.sent(&batches);
+        progress.sent(&batches, env.now_ms);
         progress.sent_high_watermark = self.high_watermark;
         // What was sent before is acknowledged, so nothing can be overtaken by the live stream.
         let stream = if progress.next == self.log.end { Stream::Live } else { Stream::CatchUp };
@@ -668,11 +667,39 @@ impl Replica {
             high_watermark: self.high_watermark,
         };
         out.push(Effect::Send { to, stream, message: Message::Append(append) });
-        let _ = env;
+    }
+
+    /// A flow in which something got lost without a reset of its link would stand still for
+    /// ever, and with it the partition: its follower greets again.
+    fn give_up_stuck_flows(&mut self, env: &Env, out: &mut Vec<Effect>) {
+        let Role::Leader(leader) = &mut self.role else {
+            return;
+        };
+        let mut stuck = Vec::new();
+        for (broker, progress) in &mut leader.followers {
+            if progress.stands_still(env.now_ms, self.config.lag_max_ms) {
+                reached!("leader.flow_stands_still");
+                progress.give_up_flow();
+                stuck.push(*broker);
+            }
+        }
+        for broker in stuck {
+            self.announce_to(broker, out);
+        }
+    }
+
+    /// Whether what was read for this flow would be of use.
+    #[must_use]
+    pub fn awaits_read(&self, to: BrokerId, flow: Flow) -> bool {
+        let Role::Leader(leader) = &self.role else {
+            return false;
+        };
+        leader.followers.get(&to).is_some_and(|p| p.flow == flow && p.mode == Mode::CatchUp { reading: true })
     }
 
     /// Tells idle followers how far the high watermark is, and prods whoever stands still.
     pub(super) fn leader_tick(&mut self, env: &Env, out: &mut Vec<Effect>) {
+        self.give_up_stuck_flows(env, out);
         let end = self.log.end;
         let Role::Leader(leader) = &mut self.role else {
             return;

@@ -599,6 +599,14 @@ impl Replica {
         self.flow = Flow(self.flow.0.max(first));
     }
 
+    /// Forgets producers that wrote nothing for so long. Copies may differ in whom they still
+    /// know: of one that is not known the leader takes any sequence, and what it took is in the
+    /// log for all of them.
+    pub fn expire_producers(&mut self, now_ms: u64, max_age_ms: u64) {
+        let ms = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
+        self.log.producers.expire(ms(now_ms), ms(max_age_ms));
+    }
+
     /// `message.timestamp.type` of the topic was changed.
     pub fn set_log_append_time(&mut self, on: bool) {
         self.config.log_append_time = on;

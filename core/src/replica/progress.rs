@@ -3,7 +3,10 @@
 use std::collections::VecDeque;
 
 use crate::ids::{Incarnation, Member, Offset};
-use crate::replica::{Flow, StoredBatch};
+use crate::replica::{Flow, Hello, StoredBatch};
+
+/// The patience with a follower that acknowledges nothing doubles so often.
+const STALLS_MAX: u32 = 6;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Mode {
@@ -30,6 +33,10 @@ pub struct Progress {
     pub(super) next: Offset,
     unacked: VecDeque<(Offset, u64)>,
     unacked_bytes: u64,
+    /// Since when an acknowledgement is awaited.
+    awaited_since_ms: u64,
+    /// How often the flow was given up without a record acknowledged in between.
+    stalls: u32,
     pub(super) sent_high_watermark: Offset,
     /// The follower had everything up to `mark` of the time `mark_ms`.
     mark: Offset,
@@ -38,18 +45,22 @@ pub struct Progress {
 }
 
 impl Progress {
-    pub(super) fn new(member: Member, incarnation: Incarnation, flow: Flow, next: Offset, now_ms: u64) -> Self {
+    /// A follower that greeted, and is to be sent what follows `next`. What it lacks of
+    /// `log_end` counts as lag: a copy that says Hello over and over does not keep up.
+    pub(super) fn new(hello: &Hello, next: Offset, log_end: Offset, now_ms: u64) -> Self {
         Self {
-            member,
-            incarnation,
-            flow,
+            member: hello.member,
+            incarnation: hello.incarnation,
+            flow: hello.flow,
             mode: Mode::Greeting,
             acked: None,
             next,
             unacked: VecDeque::new(),
             unacked_bytes: 0,
+            awaited_since_ms: now_ms,
+            stalls: 0,
             sent_high_watermark: Offset::ZERO,
-            mark: next,
+            mark: log_end,
             mark_ms: now_ms,
             caught_up_ms: now_ms,
         }
@@ -59,6 +70,7 @@ impl Progress {
     pub(super) fn after(mut self, earlier: Option<&Self>) -> Self {
         if let Some(earlier) = earlier.filter(|earlier| earlier.member == self.member) {
             self.caught_up_ms = earlier.caught_up_ms;
+            self.stalls = earlier.stalls;
         }
         self
     }
@@ -75,6 +87,8 @@ impl Progress {
     pub(super) fn forget_time(&mut self) {
         self.mark_ms = 0;
         self.caught_up_ms = 0;
+        self.awaited_since_ms = 0;
+        self.stalls = 0;
     }
 
     /// Without its flow's number and without what only its lag depends on.
@@ -102,7 +116,10 @@ impl Progress {
         self.mode == Mode::Live
     }
 
-    pub(super) fn sent(&mut self, batches: &[StoredBatch]) {
+    pub(super) fn sent(&mut self, batches: &[StoredBatch], now_ms: u64) {
+        if self.unacked.is_empty() {
+            self.awaited_since_ms = now_ms;
+        }
         for batch in batches {
             self.unacked.push_back((batch.end(), batch.len() as u64));
             self.unacked_bytes += batch.len() as u64;
@@ -119,12 +136,14 @@ impl Progress {
         let news = self.acked.is_none_or(|acked| end > acked);
         if news {
             self.acked = Some(end);
+            self.awaited_since_ms = now_ms;
         }
         while let Some((sent, bytes)) = self.unacked.front().copied()
             && sent <= end
         {
             self.unacked.pop_front();
             self.unacked_bytes -= bytes;
+            self.stalls = 0;
         }
         self.note_lag(log_end, now_ms);
         news
@@ -133,6 +152,23 @@ impl Progress {
     /// Everything that was sent has been acknowledged.
     pub(super) fn drained(&self) -> bool {
         self.unacked.is_empty()
+    }
+
+    /// Whether an acknowledgement is overdue: what was sent may be lost, or its answer. Each
+    /// time it takes twice as long, as the follower may just be slow.
+    pub(super) fn stands_still(&self, now_ms: u64, patience_ms: u64) -> bool {
+        let awaited = match self.mode {
+            Mode::Greeting => true,
+            Mode::CatchUp { .. } | Mode::Live => !self.drained(),
+            Mode::Closed => false,
+        };
+        awaited && now_ms.saturating_sub(self.awaited_since_ms) > patience_ms << self.stalls.min(STALLS_MAX)
+    }
+
+    /// Nothing that it sends counts until its next Hello, for which it is asked.
+    pub(super) fn give_up_flow(&mut self) {
+        self.close();
+        self.stalls += 1;
     }
 
     /// A follower is as far behind as the time since it last had all that the log held then.

@@ -345,6 +345,108 @@ fn a_reset_link_does_not_cost_the_place_among_the_in_sync_replicas() {
     assert!(written(&script.step(Input::Tick)), "it did not come back");
 }
 
+fn announces(out: &[Effect]) -> bool {
+    out.iter().any(|e| matches!(e, Effect::Send { message: Message::Announce(_), .. }))
+}
+
+/// A message that is lost without a reset of its link stops a flow, but not for ever; and who
+/// is merely slow is not asked to begin anew each time before it could answer.
+#[test]
+fn a_flow_that_stands_still_begins_anew_with_growing_patience() {
+    let mut script = Script::leading(&[1, 2], None);
+    script.env.now_ms = 60_000;
+    assert!(!announces(&script.step(Input::Tick)), "nothing is awaited");
+    script.produce();
+    script.env.now_ms += 5_000;
+    assert!(!announces(&script.step(Input::Tick)));
+    script.env.now_ms += 1;
+    assert!(announces(&script.step(Input::Tick)));
+    assert!(!announces(&script.step(Input::Tick)), "once");
+    script.receive(2, Message::Hello(hello(E1, 2)));
+    script.receive(2, Message::Ack(Ack { flow: Flow(2), ..ack(0) }));
+    let read = script.step(Input::Tick);
+    assert!(script.replica.awaits_read(BrokerId(2), Flow(2)), "{read:?}");
+    let batches = vec![stored(0)];
+    script.step(Input::ReadForFollower { to: BrokerId(2), flow: Flow(2), batches });
+    assert!(!script.replica.awaits_read(BrokerId(2), Flow(2)));
+    script.env.now_ms += 10_000;
+    assert!(!announces(&script.step(Input::Tick)), "it has twice the time");
+    script.env.now_ms += 1;
+    assert!(announces(&script.step(Input::Tick)));
+    script.receive(2, Message::Hello(hello(E1, 3)));
+    script.env.now_ms += 20_001;
+    assert!(announces(&script.step(Input::Tick)), "its first acknowledgement may be lost, too");
+}
+
+fn stored(base: u64) -> StoredBatch {
+    let place = crate::batch::Stamp { base_offset: Offset(base), leader_epoch: E1, append_time_ms: None };
+    let (header, bytes) = crate::batch::stamp(batch((ProducerId(1), 0), 1), place).unwrap();
+    StoredBatch { base: Offset(base), last: header.last_offset(), epoch: E1, max_timestamp_ms: 0, bytes }
+}
+
+/// Saying Hello is no progress: whoever greets over and over and takes nothing (its disk is
+/// full) leaves the in-sync replicas.
+#[test]
+fn a_follower_that_only_greets_leaves() {
+    let mut script = Script::leading(&[1, 2], None);
+    script.step(Input::MinInsync(1));
+    script.produce();
+    let mut flow = 1;
+    let leaves =
+        |out: &[Effect]| out.iter().any(|e| matches!(e, Effect::WriteState { state, .. } if state.isr.len() == 1));
+    for _ in 0..6 {
+        flow += 1;
+        script.env.now_ms += 1_000;
+        script.receive(2, Message::Hello(hello(E1, flow)));
+        script.receive(2, Message::Ack(Ack { flow: Flow(flow), ..ack(0) }));
+        if leaves(&script.step(Input::Tick)) {
+            return assert!(script.env.now_ms > 5_000);
+        }
+    }
+    panic!("it stays in sync");
+}
+
+/// A leader that was fenced where it could not hear it is told by those that were.
+#[test]
+fn a_fenced_copy_tells_the_leader_of_the_epoch_that_is_over() {
+    let told = |out: &[Effect]| {
+        out.iter().any(|e| {
+            matches!(e, Effect::Send { to: BrokerId(1), message: Message::HelloReply(reply), .. }
+                if reply.epoch == Epoch(2) && reply.verdict == HelloVerdict::Fenced)
+        })
+    };
+    let mut fenced = Script::new(2, None);
+    fenced.step(Input::State(state(&[1, 2], 1)));
+    assert!(fenced.step(Input::Fence { epoch: E1 }).contains(&Effect::ReadRegistry));
+    assert!(told(&fenced.step(Input::State(state(&[1, 2], 1)))), "the registry still names it");
+    let leader = state(&[1, 2], 1).state.leader.unwrap();
+    let announce = Announce { epoch: E1, leader };
+    let out = fenced.receive(1, Message::Announce(announce));
+    assert!(told(&out), "{out:?}");
+    let mut leads = Script::leading(&[1, 2], None);
+    for effect in out {
+        if let Effect::Send { message, .. } = effect {
+            leads.receive(2, message);
+        }
+    }
+    assert_eq!((leads.replica.role(), leads.replica.epoch()), (RoleView::Idle, Epoch(2)));
+}
+
+/// Only two followers hear that they are fenced, and nobody goes on with what that was for.
+#[test]
+fn a_fence_that_nothing_follows_does_not_stop_the_partition() {
+    let mut cluster = Cluster::new(3, 2, 7);
+    cluster.heal().unwrap();
+    cluster.settle().unwrap();
+    let leader = cluster.leader().unwrap();
+    let epoch = cluster.registry.latest().state.epoch;
+    for broker in cluster.brokers().into_iter().filter(|b| *b != leader) {
+        cluster.input(broker, Input::Fence { epoch }).unwrap();
+    }
+    cluster.settle().unwrap();
+    assert!(cluster.registry.latest().state.epoch > epoch);
+}
+
 /// A member that lost what it had acknowledged stops counting with its Hello.
 #[test]
 fn a_member_that_lost_records_is_told_and_stops_counting() {
