@@ -299,8 +299,9 @@ impl Fetcher {
         now: Instant,
     ) {
         let error = error.topic(&*name.0).partition(name.1);
-        let denied = *slot.denied_since.get_or_insert(now);
-        let patient = now.saturating_duration_since(denied) < DENIED_PATIENCE;
+        let since = slot.denied_since.filter(|(code, _)| *code == error.code).map_or(now, |(_, since)| since);
+        slot.denied_since = Some((error.code, since));
+        let patient = now.saturating_duration_since(since) < DENIED_PATIENCE;
         match error.code {
             ErrorCode::OffsetOutOfRange => {
                 // A leader that was elected this moment may not know its own end yet.

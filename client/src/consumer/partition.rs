@@ -40,8 +40,8 @@ pub(super) struct Slot {
     pub wait_until: Option<Instant>,
     pub failed_epoch: Option<Epoch>,
     pub failures: u32,
-    /// Since when the broker denies the topic, or the offset, without pause.
-    pub denied_since: Option<Instant>,
+    /// With which code the broker refused last, and since when with no other.
+    pub denied_since: Option<(ErrorCode, Instant)>,
     pub searched: Option<Instant>,
     /// Told once by `poll`; then the partition rests until it is sought.
     pub error: Option<ClientError>,

@@ -248,6 +248,9 @@ impl Lane {
 
     /// Whether the refusal is final, and whether the leader is to be searched for.
     fn judge(&mut self, at: usize, code: ErrorCode, now: Instant) -> (bool, bool) {
+        if !matches!(code, ErrorCode::UnknownTopic | ErrorCode::UnknownPartition) {
+            self.unknown_since = None;
+        }
         match code {
             ErrorCode::UnknownTopic | ErrorCode::UnknownPartition => {
                 let since = *self.unknown_since.get_or_insert(now);
