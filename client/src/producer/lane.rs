@@ -4,7 +4,9 @@
 //! attempts. After any failure the lane rewinds: every batch waits again, and only the first
 //! is sent until it is acknowledged; five may be under way otherwise. A new producer id is
 //! taken only when the broker has said that the first batch is not stored, for then none
-//! behind it is.
+//! behind it is. That word is no proof once a batch before it was given up without an answer:
+//! an attempt of then may still be on its way. What may be stored fails then, and says so; it
+//! is never numbered anew.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -78,8 +80,8 @@ pub(super) enum Refusal {
     Stale,
     /// The lane sends again; true: the leader is to be searched for.
     Retry { lost: bool },
-    /// The batch failed for good.
-    Failed(Pending, ClientError),
+    /// These batches failed for good.
+    Failed(Vec<(Pending, ClientError)>),
 }
 
 pub(super) struct Lane {
@@ -94,6 +96,8 @@ pub(super) struct Lane {
     wait_until: Option<Instant>,
     failures: u32,
     unknown_since: Option<Instant>,
+    /// A batch of the current producer id was given up that may be stored.
+    doubtful: bool,
     /// Another producer id is needed before anything is sent.
     pub rekey: bool,
     pub last_error: Option<ClientError>,
@@ -113,6 +117,7 @@ impl Lane {
             wait_until: None,
             failures: 0,
             unknown_since: None,
+            doubtful: false,
             rekey: false,
             last_error: None,
             reported: None,
@@ -137,6 +142,7 @@ impl Lane {
     pub(super) fn set_key(&mut self, key: ProducerKey) {
         self.key = Some(key);
         self.rekey = false;
+        self.doubtful = false;
         self.confirmed = false;
         self.next_sequence = 0;
         for batch in &mut self.batches {
@@ -225,19 +231,29 @@ impl Lane {
         };
         self.batches[at].uncertain |= !surely_not_stored(error.code);
         let (fatal, lost) = self.judge(at, error.code, now);
-        let failed = if fatal { self.batches.remove(at) } else { None };
-        if let Some(batch) = self.batches.get_mut(at)
-            && !fatal
-        {
-            batch.flight = None;
-        }
+        self.batches[at].flight = None;
         self.rewind();
-        if let Some(mut batch) = failed {
+        // Those before it have their answers first: they would be numbered anew with it.
+        let mut failed: Vec<Pending> = self.batches.pop_front_if(|_| fatal && at == 0).into_iter().collect();
+        if let Some(batch) = failed.first()
+            && error.code != ErrorCode::DuplicateSequence
+        {
             // Those behind it were numbered after it.
             self.rekey = true;
-            batch.flight = None;
-            let error = ClientError::Refused { error, maybe_stored: batch.uncertain };
-            return Refusal::Failed(batch, error);
+            self.doubtful |= batch.uncertain;
+        }
+        if self.rekey && self.doubtful {
+            let all = std::mem::take(&mut self.batches).into_iter();
+            let (doubtful, sure): (VecDeque<_>, VecDeque<_>) = all.partition(|batch| batch.uncertain);
+            self.batches = sure;
+            failed.extend(doubtful);
+        }
+        if !failed.is_empty() {
+            let told = |batch: Pending| {
+                let refused = ClientError::Refused { error: error.clone(), maybe_stored: batch.uncertain };
+                (batch, refused)
+            };
+            return Refusal::Failed(failed.into_iter().map(told).collect());
         }
         if !self.rekey {
             self.hold_back(flight.epoch, now, dice);
@@ -310,6 +326,7 @@ impl Lane {
     pub(super) fn take_old(&mut self, before: Option<Instant>) -> Vec<Pending> {
         let mut old = Vec::new();
         while let Some(batch) = self.batches.pop_front_if(|b| before.is_none_or(|before| b.created <= before)) {
+            self.doubtful |= batch.maybe_stored();
             old.push(batch);
         }
         old

@@ -380,8 +380,10 @@ impl Sender {
             Refusal::Retry { lost: true } => {
                 self.shared.metadata.leader_lost(&lane.topic, lane.partition, part.epoch, now);
             }
-            Refusal::Failed(batch, error) => {
-                self.inner.done(batch.id, batch.reserved, &batch.outcome, Err(error));
+            Refusal::Failed(batches) => {
+                for (batch, error) in batches {
+                    self.inner.done(batch.id, batch.reserved, &batch.outcome, Err(error));
+                }
             }
         }
     }

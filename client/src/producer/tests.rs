@@ -242,6 +242,82 @@ async fn a_gap_in_the_sequence_is_cured_by_a_new_producer_id() {
     assert_eq!(ids.len(), 2);
 }
 
+fn maybe_stored(error: &ClientError) -> bool {
+    match error {
+        ClientError::Refused { maybe_stored, .. } | ClientError::DeliveryTimeout { maybe_stored, .. } => *maybe_stored,
+        other => panic!("{other}"),
+    }
+}
+
+/// Breaks every connection to broker 1; it is back as soon as its port is free.
+async fn restart(cluster: &Cluster) {
+    cluster.kill(1);
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(error) = cluster.restart(1).await {
+        assert!(Instant::now() < deadline, "{error}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Sends two records whose answers are lost, with the second so much later.
+async fn two_without_answers(cluster: &Cluster, producer: &Producer, between: Duration) -> [Delivery; 2] {
+    delivered(send(producer, 0, "0").await).await.unwrap();
+    cluster.produce_faults([ProduceFault::StoreAndForget, ProduceFault::StoreAndForget]);
+    let first = send(producer, 0, "a").await;
+    tokio::time::sleep(between).await;
+    let second = send(producer, 0, "b").await;
+    let deadline = Instant::now() + PATIENCE;
+    while cluster.values("t", 0) != ["0", "a", "b"] {
+        assert!(Instant::now() < deadline, "{:?}", cluster.values("t", 0));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    [first, second]
+}
+
+/// Both are stored and neither answer came; the first is refused for good when it is sent
+/// again. The second may not get another number.
+#[tokio::test]
+async fn what_may_be_stored_is_not_numbered_anew_behind_one_that_failed() {
+    let (cluster, client) = cluster(1, 1).await;
+    let producer = client.producer(small_batches());
+    let both = two_without_answers(&cluster, &producer, Duration::ZERO).await;
+    cluster.produce_faults([ProduceFault::Refuse(ErrorCode::Unauthorized)]);
+    restart(&cluster).await;
+    for delivery in both {
+        assert!(maybe_stored(&delivered(delivery).await.unwrap_err()));
+    }
+    assert_eq!(delivered(send(&producer, 0, "c").await).await, Ok(3));
+    assert_eq!(cluster.values("t", 0), ["0", "a", "b", "c"]);
+}
+
+/// The first was given up; "out of order" for the second proves nothing then: both attempts of
+/// before may be on their way still.
+#[tokio::test]
+async fn what_may_be_stored_is_not_numbered_anew_behind_one_that_was_given_up() {
+    let (cluster, client) = cluster(1, 1).await;
+    let delivery_timeout = Duration::from_secs(2);
+    let producer = client.producer(ProducerConfig { delivery_timeout, ..small_batches() });
+    let [first, second] = two_without_answers(&cluster, &producer, delivery_timeout / 2).await;
+    assert!(maybe_stored(&delivered(first).await.unwrap_err()));
+    cluster.produce_faults([ProduceFault::Refuse(ErrorCode::OutOfOrderSequence)]);
+    restart(&cluster).await;
+    assert!(maybe_stored(&delivered(second).await.unwrap_err()));
+    assert_eq!(delivered(send(&producer, 0, "c").await).await, Ok(3));
+    assert_eq!(cluster.values("t", 0), ["0", "a", "b", "c"]);
+}
+
+/// Its offset is not known any more, and nothing behind it has to be doubted.
+#[tokio::test]
+async fn a_batch_that_was_stored_long_ago_leaves_those_behind_it_alone() {
+    let (cluster, client) = cluster(1, 1).await;
+    let producer = client.producer(small_batches());
+    delivered(send(&producer, 0, "0").await).await.unwrap();
+    cluster.produce_faults([ProduceFault::StoreAndRefuse(ErrorCode::DuplicateSequence)]);
+    assert!(maybe_stored(&delivered(send(&producer, 0, "1").await).await.unwrap_err()));
+    assert_eq!(delivered(send(&producer, 0, "2").await).await, Ok(2));
+    assert_eq!(cluster.values("t", 0), numbers(3));
+}
+
 #[tokio::test]
 async fn a_batch_that_is_refused_for_good_does_not_hold_up_the_next() {
     let (cluster, client) = cluster(1, 1).await;
