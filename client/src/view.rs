@@ -54,6 +54,9 @@ impl View {
     /// Takes an answer in. Returns what moved, and the topics that the broker does not know.
     pub(crate) fn merge(&mut self, answer: &v1::MetadataResponse) -> (Vec<Move>, Vec<(String, Error)>) {
         if !answer.cluster_id.is_empty() {
+            if !self.cluster_id.is_empty() && self.cluster_id != answer.cluster_id {
+                self.topics.clear();
+            }
             self.cluster_id.clone_from(&answer.cluster_id);
         }
         for broker in &answer.brokers {
@@ -78,6 +81,10 @@ impl View {
             None => answer.name.as_str().into(),
         };
         let topic = self.topics.entry(name.clone()).or_default();
+        if topic.id > answer.id {
+            // Ids rise: a broker that is behind still shows the topic that had the name before.
+            return;
+        }
         if topic.id != answer.id {
             *topic = Topic { id: answer.id.clone(), ..Topic::default() };
         }
@@ -168,6 +175,21 @@ mod tests {
         again.topics[0].id = "00000002".into();
         view.merge(&again);
         assert_eq!(view.leadership("t", 0), Some(Leadership { broker: Some(BrokerId(2)), epoch: Epoch(1) }));
+    }
+
+    #[test]
+    fn a_broker_that_is_behind_does_not_bring_a_deleted_topic_back() {
+        let mut view = View::default();
+        let mut again = answer(1, Some(2));
+        again.topics[0].id = "0000000a".into();
+        view.merge(&again);
+        view.merge(&answer(5, Some(1)));
+        let known = Some(Leadership { broker: Some(BrokerId(2)), epoch: Epoch(1) });
+        assert_eq!(view.leadership("t", 0), known);
+        view.merge(&v1::MetadataResponse { cluster_id: "one".into(), ..answer(5, Some(1)) });
+        assert_eq!(view.leadership("t", 0), known);
+        view.merge(&v1::MetadataResponse { cluster_id: "another".into(), ..answer(5, Some(1)) });
+        assert_eq!(view.leadership("t", 0).map(|known| known.epoch), Some(Epoch(5)), "its ids begin anew");
     }
 
     #[test]
