@@ -85,13 +85,7 @@ impl Admin {
         match summary(spec.name.clone(), answer) {
             // The attempt whose answer was lost made it.
             Err(ClientError::Broker(error)) if error.code == ErrorCode::TopicExists && repeated => {
-                let topic = self.led_topic(&spec.name, spec.timeout).await?;
-                Ok(TopicSummary {
-                    id: topic.id.clone(),
-                    partitions: u32::try_from(topic.partitions.len()).unwrap_or(u32::MAX),
-                    replication: u32::try_from(topic.replication()).unwrap_or(u32::MAX),
-                    name: topic.name,
-                })
+                Ok(summary_of(self.led_topic(&spec.name, spec.timeout).await?))
             }
             answer => answer,
         }
@@ -149,7 +143,15 @@ impl Admin {
         };
         let done =
             self.command(limit, &request, |mut admin, request| async move { admin.add_partitions(request).await });
-        summary(name.to_owned(), done.await?.answer)
+        let Done { answer, repeated } = done.await?;
+        match summary(name.to_owned(), answer) {
+            // The attempt whose answer was lost added them.
+            Err(ClientError::Broker(error)) if error.code == ErrorCode::InvalidPartitions && repeated => {
+                let topic = self.led_topic(name, limit).await?;
+                if topic.partitions.len() == total as usize { Ok(summary_of(topic)) } else { Err(error.into()) }
+            }
+            answer => answer,
+        }
     }
 
     /// Deletes a topic and its data.
@@ -422,6 +424,15 @@ fn timed_out(after: Duration, last: Option<ClientError>) -> ClientError {
 fn summary(name: String, reply: v1::TopicReply) -> Result<TopicSummary, ClientError> {
     refusal(reply.error)?;
     Ok(TopicSummary { name, id: reply.id, partitions: reply.partitions, replication: reply.replication })
+}
+
+fn summary_of(topic: TopicDescription) -> TopicSummary {
+    TopicSummary {
+        id: topic.id.clone(),
+        partitions: u32::try_from(topic.partitions.len()).unwrap_or(u32::MAX),
+        replication: u32::try_from(topic.replication()).unwrap_or(u32::MAX),
+        name: topic.name,
+    }
 }
 
 fn refusal(error: Option<v1::Error>) -> Result<(), ClientError> {

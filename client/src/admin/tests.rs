@@ -63,6 +63,12 @@ async fn what_a_lost_coordinator_had_begun_is_done_and_not_refused() {
     assert_eq!(error.code(), ErrorCode::TopicExists);
     cluster.admin_faults([ErrorCode::FencedCoordinator]);
     assert_eq!(admin.create_topic(TopicSpec::new("t")).await.unwrap().partitions, 3);
+    cluster.admin_faults([ErrorCode::NoCoordinator, ErrorCode::InvalidPartitions]);
+    assert_eq!(admin.add_partitions("t", 3, true).await.unwrap_err().code(), ErrorCode::InvalidPartitions);
+    cluster.admin_faults([ErrorCode::FencedCoordinator, ErrorCode::InvalidPartitions]);
+    assert_eq!(admin.add_partitions("t", 3, true).await.unwrap().partitions, 3);
+    cluster.admin_faults([ErrorCode::FencedCoordinator, ErrorCode::InvalidPartitions]);
+    assert_eq!(admin.add_partitions("t", 2, true).await.unwrap_err().code(), ErrorCode::InvalidPartitions);
     cluster.admin_faults([ErrorCode::NoCoordinator]);
     assert_eq!(admin.delete_topic("u").await.unwrap_err().code(), ErrorCode::UnknownTopic);
     cluster.admin_faults([ErrorCode::FencedCoordinator]);
