@@ -169,12 +169,12 @@ impl Cluster {
         &mut self.coordinators[number]
     }
 
-    /// `kill -9` of all brokers at the same moment.
+    /// `kill -9` of all brokers that run, at the same moment.
     ///
     /// # Errors
-    /// One does not run.
+    /// `kill` fails.
     pub fn kill_all_brokers(&mut self) -> anyhow::Result<()> {
-        send(Signal::Kill, self.brokers.iter())?;
+        send(Signal::Kill, self.brokers.iter().filter(|broker| broker.runs()))?;
         self.brokers.iter_mut().for_each(Daemon::kill);
         Ok(())
     }

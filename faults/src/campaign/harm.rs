@@ -36,8 +36,8 @@ pub struct Scene {
 /// How a fault is ended.
 pub enum Undo {
     StartBroker(u32),
-    /// The broker was told to stop, and has to have done so.
-    AwaitBroker(u32),
+    /// This process of a broker was told to stop, and has to have done so.
+    AwaitBroker(u32, Option<u32>),
     StartCoordinator(usize),
     StartZookeeper(usize),
     ContinueBroker(u32),
@@ -130,7 +130,8 @@ impl Scene {
     async fn undo(&mut self, undo: Undo) -> anyhow::Result<()> {
         match undo {
             Undo::StartBroker(id) if !self.cluster.broker(id).runs() => self.cluster.broker(id).start()?,
-            Undo::AwaitBroker(id) if self.cluster.broker(id).runs() => {
+            // Another fault of the round may have killed it, and another process run by now.
+            Undo::AwaitBroker(id, pid) if pid.is_some() && self.cluster.broker(id).pid() == pid => {
                 let broker = self.cluster.broker(id);
                 broker.signal(Signal::Continue)?;
                 broker.ended(STOPS_WITHIN).await?;
@@ -141,7 +142,7 @@ impl Scene {
             Undo::StartZookeeper(server) if !self.cluster.ensemble.runs(server) => {
                 self.cluster.ensemble.spawn(server)?;
             }
-            Undo::StartBroker(_) | Undo::AwaitBroker(_) | Undo::StartCoordinator(_) | Undo::StartZookeeper(_) => {}
+            Undo::StartBroker(_) | Undo::AwaitBroker(..) | Undo::StartCoordinator(_) | Undo::StartZookeeper(_) => {}
             // A pair of faults may have killed what was stopped.
             Undo::ContinueBroker(id) => drop(self.cluster.broker(id).signal(Signal::Continue)),
             Undo::ContinueCoordinator(number) => drop(self.cluster.coordinator(number).signal(Signal::Continue)),
@@ -167,7 +168,8 @@ impl Scene {
             }
             Kind::TermBroker => {
                 let _ = self.cluster.broker(victim).signal(Signal::Terminate);
-                Ok((target, vec![Undo::AwaitBroker(victim), Undo::StartBroker(victim)]))
+                let pid = self.cluster.broker(victim).pid();
+                Ok((target, vec![Undo::AwaitBroker(victim, pid), Undo::StartBroker(victim)]))
             }
             Kind::KillAll => {
                 let all: Vec<u32> = (1..=self.broker_count()).collect();

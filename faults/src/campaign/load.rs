@@ -34,6 +34,22 @@ struct Window {
     tail_errors: Vec<String>,
 }
 
+impl Window {
+    /// Takes everything below the ends. Beyond them there is at most what was of unknown outcome
+    /// and is stored late: it stays for the next window.
+    fn split(&mut self, ends: &BTreeMap<u32, u64>) -> Self {
+        let mut window = std::mem::take(self);
+        for (partition, read) in &mut window.tail {
+            let end = ends.get(partition).copied().unwrap_or(0);
+            let late = read.split_off(read.partition_point(|record| record.offset < end));
+            if !late.is_empty() {
+                self.tail.insert(*partition, late);
+            }
+        }
+        window
+    }
+}
+
 /// What the tasks share.
 #[derive(Debug)]
 struct Shared {
@@ -164,7 +180,7 @@ impl LastingLoad {
             }
             sleep(Duration::from_millis(2)).await;
         }
-        let window = std::mem::take(&mut *shared.window());
+        let window = shared.window().split(&ends);
         let next = shared.began.elapsed();
         drop(resume);
         let mut cut = self.history(window, &ends, end);

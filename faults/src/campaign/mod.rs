@@ -66,7 +66,8 @@ pub struct Pending {
     line: Line,
     fault_at: Duration,
     end_at: Duration,
-    judging: JoinHandle<anyhow::Result<Judged>>,
+    /// None: the window could not be ended, and nothing can be said about its records.
+    judging: Option<JoinHandle<anyhow::Result<Judged>>>,
 }
 
 /// Runs the rounds; whatever goes wrong in one is in its line.
@@ -76,27 +77,29 @@ pub struct Pending {
 pub async fn run(plan: &Plan) -> anyhow::Result<Vec<Line>> {
     let mut lines = Vec::new();
     let mut site: Option<Site> = None;
-    for number in plan.first..plan.first + plan.rounds {
-        if plan.until.is_some_and(|until| Instant::now() > until) {
-            break;
-        }
+    let mut number = plan.first;
+    while number < plan.first + plan.rounds && plan.until.is_none_or(|until| Instant::now() < until) {
         let mut current = match site.take() {
             Some(site) => site,
             None => Site::open(plan).await.context("a new cluster")?,
         };
-        let line = current.round(plan, number).await;
-        let mut good = keep(plan, &mut lines, &mut current, line.0)?;
-        good &= keep(plan, &mut lines, &mut current, line.1)?;
-        if good && current.rounds >= plan.cluster_rounds {
+        // The verdict on the round before: a cluster that failed is no ground for another round.
+        let before = current.judged().await;
+        if !keep(plan, &mut lines, &mut current, before)? {
+            continue;
+        }
+        current.round(plan, number).await;
+        number += 1;
+        if current.rounds >= plan.cluster_rounds {
             let (last, whole) = current.finish(number).await;
             keep(plan, &mut lines, &mut current, last)?;
             keep(plan, &mut lines, &mut current, Some(whole))?;
-        } else if good {
+        } else {
             site = Some(current);
         }
     }
     if let Some(mut current) = site {
-        let (last, whole) = current.finish(plan.first + plan.rounds).await;
+        let (last, whole) = current.finish(number).await;
         keep(plan, &mut lines, &mut current, last)?;
         keep(plan, &mut lines, &mut current, Some(whole))?;
     }

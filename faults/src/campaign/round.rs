@@ -89,45 +89,37 @@ impl Site {
         Ok((load, observer, reader))
     }
 
-    /// One round. Returns the line of the round before, which is judged meanwhile, and this
-    /// round's own if it failed.
-    pub async fn round(&mut self, plan: &Plan, number: u64) -> (Option<Line>, Option<Line>) {
+    /// One round. Its verdict is ready when it is asked for.
+    pub async fn round(&mut self, plan: &Plan, number: u64) {
         let drawn = draw::round(plan.seed, number, plan.shape.brokers, &plan.only);
-        let warm = Instant::now() + WARM;
-        let before = self.judged().await;
-        if before.as_ref().is_some_and(|line| !line.failures.is_empty()) {
-            return (before, None);
-        }
-        sleep_until(warm).await;
+        sleep(WARM).await;
         let mut line =
             Line { round: number, faults: drawn.iter().map(|fault| fault.kind.name()).collect(), ..Line::default() };
         self.rounds += 1;
-        let done = self.harm(&drawn, &mut line).await;
+        let (fault_at, end_at) = self.harm(&drawn, &mut line).await.unwrap_or_else(|error| {
+            line.failures.push(format!("{error:#}"));
+            Default::default()
+        });
         line.cycle_ms = ms(self.since.elapsed());
         self.since = Instant::now();
-        match done {
-            Ok((fault_at, end_at)) => match self.load.cut(COME_BACK).await {
-                Ok(cut) => {
-                    let (client, shape) = (self.reader.clone(), self.load.shape().clone());
-                    let judging = tokio::spawn(judge(client, shape, cut, self.chains.clone(), COME_BACK));
-                    self.pending = Some(Pending { line, fault_at, end_at, judging });
-                    (before, None)
-                }
-                Err(error) => {
-                    line.failures.push(format!("{error:#}"));
-                    (before, Some(line))
-                }
-            },
+        // Whatever went wrong: what was acknowledged has to be there.
+        let judging = match self.load.cut(COME_BACK).await {
+            Ok(cut) => {
+                let (client, shape) = (self.reader.clone(), self.load.shape().clone());
+                Some(tokio::spawn(judge(client, shape, cut, self.chains.clone(), COME_BACK)))
+            }
             Err(error) => {
                 line.failures.push(format!("{error:#}"));
-                (before, Some(line))
+                None
             }
-        }
+        };
+        self.pending = Some(Pending { line, fault_at, end_at, judging });
     }
 
     /// The verdict on the round before.
-    async fn judged(&mut self) -> Option<Line> {
+    pub async fn judged(&mut self) -> Option<Line> {
         let Pending { mut line, fault_at, end_at, judging } = self.pending.take()?;
+        let Some(judging) = judging else { return Some(line) };
         match judging.await.map_err(anyhow::Error::from).and_then(|judged| judged) {
             Ok(judged) => {
                 let worst = gaps(&judged.history, fault_at, judged.history.end).first().copied();
@@ -215,7 +207,8 @@ impl Site {
         let before = self.judged().await;
         let mut line = Line { round: number, faults: vec!["end".to_owned()], ..Line::default() };
         let began = Instant::now();
-        match self.compare().await {
+        let spoilt = before.as_ref().is_some_and(|line| !line.failures.is_empty());
+        match if spoilt { Ok(Vec::new()) } else { self.compare().await } {
             Ok(differing) => line.failures.extend(differing),
             Err(error) => line.failures.push(format!("{error:#}")),
         }
