@@ -99,6 +99,8 @@ pub enum Input {
     },
     /// The log failed: never lead or acknowledge again in this process.
     StorageFailed(String),
+    /// What is stored of this copy was found damaged when it was read.
+    Damaged(String),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -231,6 +231,7 @@ impl Replica {
             Input::Fence { epoch } => self.fenced_by(epoch.next(), out),
             Input::AppendFailed { term } => self.append_failed(term, env, out),
             Input::StorageFailed(why) => self.halt(format!("the storage failed: {why}"), out),
+            Input::Damaged(why) => self.found_damaged(&why, out),
         }
         self.assert_invariants();
     }
@@ -295,7 +296,14 @@ impl Replica {
 
     /// An epoch that was given up is over: what was cut off the log meanwhile may be on the
     /// followers, and other records would get the same offsets in the same epoch.
+    ///
+    /// Nor may a copy lead that was found damaged while its own election was on the way: it
+    /// lacks what it had acknowledged.
     fn may_lead(&self, epoch: Epoch) -> bool {
+        if self.log.damaged {
+            reached!("replica.damaged_copy_does_not_lead");
+            return false;
+        }
         if epoch <= self.given_up {
             reached!("replica.given_up_epoch_not_resumed");
         }
@@ -346,6 +354,20 @@ impl Replica {
         self.leave_role("this copy was halted", out);
         self.role = Role::Halted(why.clone());
         out.push(Effect::Halt(why));
+    }
+
+    /// The copy is another member from now on ★, as one that is found damaged on opening: it
+    /// gives up its role, and is emptied before it follows anybody.
+    fn found_damaged(&mut self, why: &str, out: &mut Vec<Effect>) {
+        if self.log.damaged {
+            reached!("replica.found_damaged_again");
+            return;
+        }
+        reached!("replica.found_damaged");
+        self.leave_role(&format!("this copy is damaged: {why}"), out);
+        self.member.generation = self.member.generation.next();
+        self.log.damaged = true;
+        out.push(Effect::ReadRegistry);
     }
 
     fn refuse_while_halted(&mut self, input: Input, out: &mut Vec<Effect>) {

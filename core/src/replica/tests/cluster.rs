@@ -330,7 +330,7 @@ impl Cluster {
             return Ok(());
         };
         self.ledger.dirty = true;
-        let stable = &mut node.stable;
+        let (stable, damaged) = (&mut node.stable, &mut node.damaged);
         let input = match op {
             LogOp::SaveEpoch(epoch) => {
                 stable.epoch = stable.epoch.max(epoch);
@@ -349,6 +349,7 @@ impl Cluster {
             }
             LogOp::Restart { term, generation, start } => {
                 stable.restart(generation, start);
+                *damaged = false;
                 Input::LogChanged { term, producers: stable.producers() }
             }
         };

@@ -209,6 +209,11 @@ impl Cluster {
 
     /// Whether somebody else's copy is in sync and intact.
     fn may_lose(&self, broker: BrokerId) -> bool {
+        let down = self.nodes.get(&broker).is_some_and(|n| n.process.is_none());
+        down && self.others_are_intact(broker)
+    }
+
+    fn others_are_intact(&self, broker: BrokerId) -> bool {
         let state = self.registry.latest().state;
         let intact = |m: &&crate::ids::Member| {
             m.broker != broker && self.nodes.get(&m.broker).is_some_and(|n| n.member() == **m)
@@ -216,7 +221,7 @@ impl Cluster {
         let down = self.nodes.get(&broker).is_some_and(|n| n.process.is_none());
         // A write of its own that is still under way may yet leave it as the only member.
         let writes = self.registry.pending.iter().any(|w| w.broker == broker && w.outcome.is_none());
-        down && !writes && state.isr.iter().any(|m| intact(&m))
+        !writes && state.isr.iter().any(|m| intact(&m))
     }
 
     fn lose_disk(&mut self, broker: BrokerId) -> Checked {
@@ -238,6 +243,9 @@ impl Cluster {
     }
 
     /// The storage finds that a copy is not what it was.
+        if self.process(broker).is_some() {
+            return self.find_damage(broker);
+        }
     fn damage(&mut self, broker: BrokerId) -> Checked {
         if !self.may_lose(broker) {
             return Ok(());
@@ -253,6 +261,25 @@ impl Cluster {
         }
         Ok(())
     }
+    /// The same, found by a process that reads its copy.
+    fn find_damage(&mut self, broker: BrokerId) -> Checked {
+        let idle = self.process(broker).is_some_and(|p| p.ops.is_empty() && !p.replica.is_damaged());
+        if !idle || !self.others_are_intact(broker) {
+            return Ok(());
+        }
+        self.say(|| format!("{broker} finds damage"));
+        self.note("damage found while running");
+        let Some(node) = self.nodes.get_mut(&broker) else { return Ok(()) };
+        // The log remembers it: after a crash it is found again on opening.
+        node.damaged = true;
+        let generation = node.stable.generation.next();
+        node.stable.generation = generation;
+        if let Some(process) = &mut node.process {
+            process.image.generation = generation;
+        }
+        self.input(broker, Input::Damaged("a test".into()))
+    }
+
 
     fn change_min(&mut self) -> Checked {
         self.min_insync = 1 + self.rng.below(self.nodes.len() - 1);
