@@ -51,6 +51,7 @@ const BRANCHES: &[&str] = &[
     "append to catch up",
     "copy damaged",
     "copy emptied",
+    "damage found while running",
     "disk replaced",
     "duplicate acknowledged",
     "elects: candidate gone",

@@ -218,7 +218,6 @@ impl Cluster {
         let intact = |m: &&crate::ids::Member| {
             m.broker != broker && self.nodes.get(&m.broker).is_some_and(|n| n.member() == **m)
         };
-        let down = self.nodes.get(&broker).is_some_and(|n| n.process.is_none());
         // A write of its own that is still under way may yet leave it as the only member.
         let writes = self.registry.pending.iter().any(|w| w.broker == broker && w.outcome.is_none());
         !writes && state.isr.iter().any(|m| intact(&m))
@@ -243,10 +242,10 @@ impl Cluster {
     }
 
     /// The storage finds that a copy is not what it was.
+    fn damage(&mut self, broker: BrokerId) -> Checked {
         if self.process(broker).is_some() {
             return self.find_damage(broker);
         }
-    fn damage(&mut self, broker: BrokerId) -> Checked {
         if !self.may_lose(broker) {
             return Ok(());
         }
@@ -261,6 +260,7 @@ impl Cluster {
         }
         Ok(())
     }
+
     /// The same, found by a process that reads its copy.
     fn find_damage(&mut self, broker: BrokerId) -> Checked {
         let idle = self.process(broker).is_some_and(|p| p.ops.is_empty() && !p.replica.is_damaged());
@@ -279,7 +279,6 @@ impl Cluster {
         }
         self.input(broker, Input::Damaged("a test".into()))
     }
-
 
     fn change_min(&mut self) -> Checked {
         self.min_insync = 1 + self.rng.below(self.nodes.len() - 1);
