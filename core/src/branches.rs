@@ -91,6 +91,7 @@ pub const NAMES: &[&str] = &[
     "leader.follower_reads_from_log",
     "leader.follower_window_full",
     "leader.forgets_removed_follower",
+    "leader.hello_before_epoch_on_disk",
     "leader.hello_diverged_over_several_epochs",
     "leader.hello_finds_log_changing",
     "leader.hello_of_damaged_member",

@@ -194,10 +194,12 @@ impl Replica {
             );
             return self.halt(why, out);
         }
-        if truncate_to < self.log.start {
+        let nothing_left = truncate_to == self.log.start && self.abandoned_by_unclean_election();
+        if truncate_to < self.log.start || nothing_left {
             reached!("follower.restarts_below_own_start");
-            // All of this copy was abandoned, and what lies below it is not here.
-            return self.restart_at(truncate_to, env, out);
+            // All of this copy was abandoned, and what lies below it is not here: the leader's
+            // records there are others, and one of its batches may reach across this start.
+            return self.restart_at(Offset::ZERO, env, out);
         }
         reached!("follower.truncates");
         if truncate_to < self.high_watermark {

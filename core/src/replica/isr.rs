@@ -98,6 +98,9 @@ impl Replica {
         let (Role::Leader(leader), Some(known)) = (&self.role, &self.known) else {
             return;
         };
+        if !self.may_serve(leader) {
+            return;
+        }
         let unanswered = match &leader.pending {
             Some(pending) if pending.in_flight => return,
             Some(_) => true,

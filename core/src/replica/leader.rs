@@ -195,6 +195,21 @@ impl Replica {
         }
     }
 
+    /// Whether a crash could not make this leader forget its own epoch any more. Until then it
+    /// touches nobody else: a follower that cuts its log on its word may have acknowledged what
+    /// it cuts to the leader before, which needs only the acknowledgement of this very broker,
+    /// come back and knowing nothing, to commit it ★.
+    pub(super) fn may_serve(&self, leader: &Leader) -> bool {
+        self.saved_epoch >= leader.epoch || self.config.lacks(Mutation::ServeBeforeEpochSaved)
+    }
+
+    /// The own epoch is on stable storage: the followers may come.
+    pub(super) fn begin_serving(&mut self, env: &Env, out: &mut Vec<Effect>) {
+        self.announce_to_all(out);
+        self.own_disk_advanced(env, out);
+        self.review(env, out);
+    }
+
     fn announce_to_all(&self, out: &mut Vec<Effect>) {
         let replicas = self.known.iter().flat_map(|known| &known.state.assignment.replicas);
         for broker in replicas {
@@ -207,7 +222,7 @@ impl Replica {
         let Role::Leader(leader) = &self.role else {
             return;
         };
-        if to == self.member.broker || !assigned {
+        if to == self.member.broker || !assigned || !self.may_serve(leader) {
             return;
         }
         let announce = Announce { epoch: leader.epoch, leader: leader.id };
@@ -498,11 +513,14 @@ impl Replica {
             || from == self.member.broker
             || !assigned
             || self.log.changing
+            || !self.may_serve(leader)
         {
             if !assigned {
                 reached!("leader.hello_of_unassigned");
             } else if self.log.changing {
                 reached!("leader.hello_finds_log_changing");
+            } else if !self.may_serve(leader) {
+                reached!("leader.hello_before_epoch_on_disk");
             }
             return HelloVerdict::NotYet;
         }

@@ -464,7 +464,8 @@ impl Replica {
         self.saved_epoch = epoch;
         match &self.role {
             Role::Follower(_) => self.greet(env, out),
-            Role::Leader(_) => self.own_disk_advanced(env, out),
+            Role::Leader(leader) if epoch >= leader.epoch => self.begin_serving(env, out),
+            Role::Leader(_) => {}
             Role::Idle | Role::Halted(_) => {}
         }
     }

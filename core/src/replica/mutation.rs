@@ -74,6 +74,8 @@ pub enum Mutation {
     ForgetHighestEpoch,
     /// A leader does not wait for its own epoch to be durable.
     CommitBeforeEpochSaved,
+    /// A leader answers followers and changes the in-sync replicas before its own epoch is durable.
+    ServeBeforeEpochSaved,
     /// A state that was read earlier replaces a later one.
     StateGoesBack,
     /// A restarted process goes on leading.

@@ -33,7 +33,6 @@ macro_rules! noticed_by_walks {
 
 noticed_by_walks! {
     logs_are_never_cut_at_the_high_watermark: TruncateToHighWatermark in 1_000,
-    the_common_prefix_is_sought_through_the_whole_lineage: SingleStepSearch in 60_000,
     a_joiner_covers_the_start_of_the_epoch: ExpandBeforeEpochStart in 4_000,
     a_joiner_does_not_wait_for_the_high_watermark_to_reach_the_epoch: ExpandAfterEpochStart in 1_000,
     a_removed_member_counts_until_that_is_confirmed: ShrinkBeforeConfirmation in 1_000,
@@ -185,6 +184,36 @@ fn an_acknowledgement_counts_in_its_epoch_from_its_disk_and_process_only() {
     assert!(!commits(None, Ack { flow: Flow(0), ..ack(1) }));
 }
 
+/// KIP-279: one step back would keep what epoch 2 wrote on the follower only.
+#[test]
+fn the_common_prefix_is_sought_through_the_whole_lineage() {
+    let log = |entries: &[(u32, u64)], end| {
+        let entries = entries.iter().map(|(e, o)| (Epoch(*e), Offset(*o))).collect();
+        (Lineage::from_entries(entries).unwrap(), Offset(end))
+    };
+    let cuts_at = |rule: Option<Mutation>| {
+        let mut script = Script::new(1, rule);
+        let (lineage, end) = log(&[(1, 0), (3, 2)], 4);
+        let found = RecoveredLog { lineage, end, highest_epoch: Epoch(3), ..RecoveredLog::default() };
+        let config = script.replica.config.clone();
+        script.replica = Replica::new(TopicPartition::default(), member(1), incarnation(1), config, found);
+        let mut leads = state(&[1], 1);
+        leads.state.epoch = Epoch(4);
+        script.step(Input::State(leads));
+        let (lineage, end) = log(&[(1, 0), (2, 1)], 3);
+        let out = script.receive(2, Message::Hello(Hello { lineage, end, ..hello(Epoch(4), 1) }));
+        out.iter().find_map(|effect| match effect {
+            Effect::Send { message: Message::HelloReply(reply), .. } => match reply.verdict {
+                HelloVerdict::Accepted { truncate_to, .. } => Some(truncate_to),
+                _ => None,
+            },
+            _ => None,
+        })
+    };
+    assert_eq!(cuts_at(None), Some(Offset(1)));
+    assert_eq!(cuts_at(Some(Mutation::SingleStepSearch)), Some(Offset(2)));
+}
+
 #[test]
 fn the_highest_epoch_is_durable_first() {
     let greets_at_once = |rule| {
@@ -196,6 +225,30 @@ fn the_highest_epoch_is_durable_first() {
     };
     assert!(!greets_at_once(None));
     assert!(greets_at_once(Some(Mutation::ForgetHighestEpoch)));
+}
+
+/// The follower has acknowledged a record to the leader before, and cuts it off for the new one.
+/// If that forgets its epoch in a crash, follows the old leader again and acknowledges the
+/// record, the old leader commits it: on a member of the in-sync replicas it is missing.
+#[test]
+fn a_leader_serves_nobody_before_its_own_epoch_is_durable() {
+    let serves_at_once = |rule: Option<Mutation>| {
+        let mut script = Script::new(1, rule);
+        let mut out = Vec::new();
+        script.replica.step(Input::State(state(&[1], 1)), &script.env, &mut out);
+        assert!(out.contains(&Effect::SaveEpoch(E1)));
+        let hello = Input::Message { from: BrokerId(2), message: Message::Hello(hello(E1, 1)) };
+        script.replica.step(hello, &script.env, &mut out);
+        let announced = out.iter().any(|e| matches!(e, Effect::Send { message: Message::Announce(_), .. }));
+        let accepted = |e: &Effect| matches!(e, Effect::Send { message: Message::HelloReply(r), .. } if matches!(r.verdict, HelloVerdict::Accepted { .. }));
+        assert_eq!(announced, out.iter().any(accepted));
+        announced
+    };
+    assert!(!serves_at_once(None));
+    assert!(serves_at_once(Some(Mutation::ServeBeforeEpochSaved)));
+    let mut script = Script::new(1, None);
+    let out = script.step(Input::State(state(&[1], 1)));
+    assert!(out.iter().any(|e| matches!(e, Effect::Send { message: Message::Announce(_), .. })), "it is told later");
 }
 
 #[test]
