@@ -111,6 +111,9 @@ table! {
         throttled: Counter = "baton_throttled_requests_total", "Requests answered with a throttle time.";
         refused: Counter = "baton_refused_requests_total", "Requests refused because too many bytes were in the broker.";
         streams: Gauge = "baton_open_streams", "Open produce, fetch and event streams of clients.";
+        scrubbed_copies: Counter = "baton_scrubbed_copies_total", "Copies read from end to end to find damage.";
+        scrubbed_bytes: Counter = "baton_scrubbed_bytes_total", "Bytes read to find damage.";
+        damaged: Counter = "baton_damaged_copies_total", "Copies found damaged, on opening or later.";
         draining: Gauge = "baton_draining", "1 while the broker hands over what it leads before it stops.";
     }
     families {
@@ -329,6 +332,19 @@ impl Metrics {
     pub fn registry_disconnected(&self) {
         self.0.handles.registry_disconnects.increment(1);
         self.0.handles.registry_connected.set(0.0);
+    }
+
+    /// A copy was read from end to end.
+    pub fn scrubbed_copy(&self) {
+        self.0.handles.scrubbed_copies.increment(1);
+    }
+
+    pub fn scrubbed(&self, bytes: u64) {
+        self.0.handles.scrubbed_bytes.increment(bytes);
+    }
+
+    pub fn found_damaged(&self) {
+        self.0.handles.damaged.increment(1);
     }
 
     pub fn tail_cache_read(&self, hit: bool) {

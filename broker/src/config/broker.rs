@@ -100,6 +100,12 @@ settings! {
         cache_bytes: u64 = 64 * MIB;
         /// The most that one group commit takes together.
         commit_bytes_max: u64 = 16 * MIB;
+        /// Memory for what is in the journal only; when it is full it is written to tables.
+        memtable_bytes: u64 = 64 * MIB;
+        /// How often every copy is read from end to end, to find what has rotted on the disk, in ms; 0 means never. The first time is when the broker starts.
+        scrub_interval_ms: u64 = 86_400_000;
+        /// What is read for that at most, per second.
+        scrub_bytes_per_s: u64 = 16 * MIB;
     }
 }
 
@@ -284,6 +290,8 @@ impl LogConfig {
             problems.missing("log.dir", "it has to be the path of a directory");
         }
         problems.range("log.commit_bytes_max", self.commit_bytes_max, MIB..=256 * MIB);
+        problems.range("log.memtable_bytes", self.memtable_bytes, 64 * 1024..=1024 * MIB);
+        at_least(problems, ("log.scrub_bytes_per_s", self.scrub_bytes_per_s), ("64 KiB", 64 * 1024));
     }
 }
 

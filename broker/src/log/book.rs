@@ -172,6 +172,14 @@ impl Book {
         Ok(())
     }
 
+    /// Remembers damage that was met; says whether that is news.
+    pub(super) fn note_damage(&mut self, partition: LocalPartition, damage: Damage) -> Result<bool, LogError> {
+        let entry = self.get_mut(partition)?;
+        let news = entry.damage.is_none();
+        entry.damage.get_or_insert(damage);
+        Ok(news)
+    }
+
     /// Raises the start; says whether that changed anything.
     pub(super) fn set_start(&mut self, partition: LocalPartition, start: Offset) -> Result<bool, LogError> {
         let entry = self.get_mut(partition)?;

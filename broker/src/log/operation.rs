@@ -5,7 +5,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::oneshot;
 
-use super::{Append, DurableEnd, LocalPartition, LogError, PartitionMeta};
+use super::{Append, Damage, DurableEnd, LocalPartition, LogError, PartitionMeta};
 
 /// One change of the log, in the terms of [`super::Log`].
 #[derive(Debug)]
@@ -17,6 +17,8 @@ pub(super) enum Change {
     SetStart { partition: LocalPartition, start: Offset },
     Reset { partition: LocalPartition, generation: Generation, start: Offset },
     Save { partition: LocalPartition, meta: PartitionMeta },
+    /// A reader met damage under this number of the store; remembered until the copy is reset.
+    NoteDamage { partition: LocalPartition, number: u32, damage: Damage },
     Close,
 }
 

@@ -29,7 +29,7 @@ use crate::peers::{Detection, DetectionHandle, LinkParts, Links, PeerSender};
 use crate::server::listeners::Bound;
 use crate::server::readiness::measure;
 use crate::server::{BrokerError, BrokerParts, FEATURES, SessionMemory, Shared};
-use crate::shard::{self, Partitions, ShardInput, ShardParts, Shards};
+use crate::shard::{self, Partitions, ScrubConfig, ShardInput, ShardParts, Shards};
 
 /// The pieces on their way to becoming a broker.
 pub(super) struct Assembly {
@@ -160,6 +160,7 @@ impl Assembly {
                 monotonic: self.monotonic,
                 incarnation: self.incarnation,
                 config: replica_config(config, self.parts.mutations),
+                scrub: scrub_config(config, shard_count),
                 tail_cache_bytes: config.limits.tail_cache_bytes / shard_count,
                 tick: Duration::from_millis(100),
                 metrics: shared.metrics.clone(),
@@ -292,6 +293,14 @@ fn peer_addresses(live: &LiveBrokers) -> BTreeMap<BrokerId, String> {
         Some((*id, format!("{}:{}", endpoint.host, endpoint.port)))
     };
     live.brokers.iter().filter_map(address).collect()
+}
+
+/// Every shard has its share of the rate.
+fn scrub_config(config: &BrokerConfig, shards: u64) -> ScrubConfig {
+    ScrubConfig {
+        interval: Duration::from_millis(config.log.scrub_interval_ms),
+        bytes_per_s: (config.log.scrub_bytes_per_s / shards).max(1),
+    }
 }
 
 #[cfg_attr(not(feature = "mutations"), expect(unused_variables, reason = "all rules hold"))]

@@ -20,6 +20,7 @@ pub(super) enum Completion {
     LogChanged { id: TopicPartition, term: LogTerm, result: Result<ProducerTable, LogError> },
     ReadForFollower { id: TopicPartition, to: BrokerId, flow: Flow, result: Result<Vec<StoredBatch>, LogError> },
     Fetched { call: FetchCall, window: Window, result: Result<Vec<StoredBatch>, LogError> },
+    Scrubbed { id: TopicPartition, result: Result<Vec<StoredBatch>, LogError> },
     Answered,
 }
 
@@ -47,6 +48,7 @@ impl Shard {
                 }
             }
             Completion::Fetched { call, window, result } => self.fetched(call, window, result),
+            Completion::Scrubbed { id, result } => self.scrubbed(id, result),
             Completion::Answered => {}
         }
     }
@@ -113,8 +115,17 @@ impl Shard {
         let _ = call.reply.send(answer);
     }
 
-    /// A copy that cannot be trusted any more stops leading and acknowledging at once.
-    fn log_failed(&mut self, id: TopicPartition, error: &LogError) {
+    /// A copy that cannot be trusted any more stops leading and acknowledging at once. One that
+    /// is damaged is refilled by the others; a log that failed ends the process.
+    pub(super) fn log_failed(&mut self, id: TopicPartition, error: &LogError) {
+        if let LogError::Damaged(damage) = error {
+            if self.partitions.get(&id).is_some_and(|partition| !partition.replica.is_damaged()) {
+                tracing::error!(partition = %id, ?damage,
+                    "this copy is damaged: it leaves the in-sync replicas and is refilled by the others");
+                self.parts.metrics.found_damaged();
+            }
+            return self.step(id, Input::Damaged(error.to_string()));
+        }
         self.step(id, Input::StorageFailed(error.to_string()));
         if matches!(error, LogError::Failed(_)) {
             // Nobody listens any more only if the broker is stopping already.

@@ -13,6 +13,7 @@
 //! | `changes` | calls that change the log, and what is saved beside it |
 //! | `completion` | what was started in an earlier turn is done |
 //! | `fetch` | answers readers from memory or from the log |
+//! | `scrub` | reads every copy now and then, to find what has rotted |
 //! | [`open`] | brings a partition from disk into its shard |
 
 mod changes;
@@ -22,6 +23,7 @@ pub mod input;
 pub mod open;
 mod partition;
 mod run;
+mod scrub;
 pub mod status;
 #[cfg(test)]
 mod tests;
@@ -34,6 +36,7 @@ use tokio::sync::mpsc;
 
 pub use input::{FetchCall, FetchFailure, Fetched, OpenPartition, ProduceCall, Produced, ShardInput};
 pub use run::{ShardParts, spawn};
+pub use scrub::ScrubConfig;
 pub use status::{PartitionHandle, PartitionStatus, Partitions};
 
 /// All shards of a broker. Cloning it is cheap.

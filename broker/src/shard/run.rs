@@ -23,6 +23,7 @@ use crate::shard::input::{FetchCall, OpenPartition, ProduceCall, Produced, Regis
 use crate::shard::partition::{Partition, env_at, unknown};
 use crate::shard::turn::Turn;
 use crate::tail_cache::TailCache;
+use crate::shard::scrub::{Scrub, ScrubConfig};
 
 /// Inputs handled before their effects are handed on.
 const TURN_MAX: usize = 512;
@@ -44,6 +45,7 @@ pub struct ShardParts {
     pub config: ReplicaConfig,
     pub tail_cache_bytes: u64,
     pub tick: Duration,
+    pub scrub: ScrubConfig,
     pub metrics: Metrics,
     /// The log failed: the process has to end.
     pub fatal: mpsc::UnboundedSender<String>,
@@ -70,6 +72,7 @@ pub(super) struct Shard {
     pub(super) catch_up_running: usize,
     requests: BTreeMap<RequestId, Pending>,
     next_request: u64,
+    pub(super) scrub: Scrub,
     pub(super) turn: Turn,
     effects: Vec<Effect>,
 }
@@ -120,6 +123,7 @@ impl Shard {
             env,
             parts,
             partitions: BTreeMap::new(),
+            scrub: Scrub::new(parts.scrub),
             running: FuturesUnordered::new(),
             catch_up_waiting: VecDeque::new(),
             catch_up_running: 0,
@@ -178,6 +182,10 @@ impl Shard {
         self.step(open.id, Input::MinInsync(min_insync));
     }
 
+        self.scrub.opened(open.id);
+        if self.partitions.get(&open.id).is_some_and(|partition| partition.replica.is_damaged()) {
+            self.parts.metrics.found_damaged();
+        }
     fn close(&mut self, id: TopicPartition, done: oneshot::Sender<Option<LocalPartition>>) {
         self.flush_appends();
         let closed = self.partitions.remove(&id);
@@ -238,6 +246,7 @@ impl Shard {
 
     fn produce(&mut self, call: ProduceCall) {
         let Some(partition) = self.partitions.get(&call.id) else {
+        self.scrub();
             return (call.reply)(Err(unknown(call.id)));
         };
         if partition.replica.role() != (baton_core::replica::RoleView::Leader { resigning: false }) {

@@ -13,7 +13,7 @@ use super::store::{StoreError, Writes};
 use super::time;
 use crate::log::book::Entry;
 use crate::log::operation::{Answer, Change, Done};
-use crate::log::{Append, LocalPartition, PartitionMeta, frame};
+use crate::log::{Append, Damage, LocalPartition, PartitionMeta, frame};
 
 /// What one group commit has to do in the end.
 #[derive(Default)]
@@ -51,6 +51,7 @@ impl Committer {
             Change::SetStart { partition, start } => self.set_start(partition, start),
             Change::Reset { partition, generation, start } => self.reset(partition, generation, start),
             Change::Save { partition, meta } => self.save(partition, &meta),
+            Change::NoteDamage { partition, number, damage } => self.note_damage(partition, number, damage),
             Change::Close => {
                 self.group.closed = true;
                 Ok(Ok(Done::Changed))
@@ -227,6 +228,22 @@ impl Committer {
         writes.put(&keys::record(keys::META, partition), records::encode_meta(&meta));
         writes.remove(&keys::record(keys::START, partition));
         writes.remove(&keys::record(keys::DAMAGE, partition));
+        Ok(Ok(Done::Changed))
+    }
+
+    /// So that the next opening does not take the copy for whole. One that was reset meanwhile
+    /// has another number.
+    fn note_damage(
+        &mut self,
+        partition: LocalPartition,
+        number: u32,
+        damage: Damage,
+    ) -> Result<Answer, StoreError> {
+        if self.prefixes.get(&partition) == Some(&Prefix(number))
+            && allowed!(self.book.note_damage(partition, damage.clone()))
+        {
+            self.writes().put(&keys::record(keys::DAMAGE, partition), records::encode_damage(&damage));
+        }
         Ok(Ok(Done::Changed))
     }
 

@@ -3,6 +3,7 @@
 //! ```text
 //! lock       held while a process uses the directory
 //! identity   cluster, broker, disk; the format version comes first
+//! identity.copy   the same once more: without it nobody knows whose the data are
 //! running    the boot id; there while the directory is in use or was not cleanly closed
 //! tainted    why the last process gave up on the storage
 //! witness    see the witness module
@@ -21,6 +22,8 @@ use crate::log::Identity;
 
 /// Version 1 is the first. A directory of a newer version is refused.
 const FORMAT: u32 = 1;
+/// The copy first: a directory without `identity` is new.
+const IDENTITIES: [&str; 2] = ["identity.copy", "identity"];
 const NOTE_BYTES_MAX: usize = 64 << 10;
 
 /// Why a data directory was not opened.
@@ -95,6 +98,12 @@ impl DataDirectory {
     pub fn lock(path: &Path) -> Result<Self, OpenError> {
         let refused = |cause| refused(path, cause);
         fs::create_dir_all(path.join("notes")).map_err(refused)?;
+        // A directory whose name is lost takes everything in it along, synced or not.
+        sync_directory(path).map_err(refused)?;
+        if let Some(parent) = path.parent() {
+            // It may belong to somebody else, who does not let us read it.
+            let _ = sync_directory(parent);
+        }
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).create(true).truncate(false);
         let file = file.open(path.join("lock")).map_err(refused)?;
@@ -168,11 +177,16 @@ impl DataDirectory {
             None => {
                 let disk = DiskId(Uuid::new_v4().as_u128());
                 let identity = Identity { cluster, broker, disk };
-                let content = encode_identity(&identity);
-                write_whole(&path, "identity", content.as_bytes()).map_err(|e| refused(&path, e))?;
                 identity
             }
         };
+        let content = encode_identity(&identity);
+        for name in IDENTITIES {
+            let known = fs::read(path.join(name)).is_ok_and(|found| found == content.as_bytes());
+            if !known {
+                write_whole(&path, name, content.as_bytes()).map_err(|e| refused(&path, e))?;
+            }
+        }
         write_whole(&path, "running", boot_id().as_bytes()).map_err(|e| refused(&path, e))?;
         Ok(identity)
     }
@@ -236,8 +250,9 @@ fn boot_id() -> String {
 }
 
 fn read_left(path: &Path, new: bool) -> Result<Left, OpenError> {
-    let read = |name| match fs::read_to_string(path.join(name)) {
-        Ok(text) => Ok(Some(text)),
+    let read = |name| match fs::read(path.join(name)) {
+        // Whatever it says, it is there.
+        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
         Err(e) => Err(refused(path, e)),
     };
@@ -257,8 +272,21 @@ fn encode_identity(identity: &Identity) -> String {
 }
 
 fn read_identity(path: &Path) -> Result<Option<Identity>, OpenError> {
-    let text = match fs::read_to_string(path.join("identity")) {
-        Ok(text) => text,
+    let [copy, first] = IDENTITIES.map(|name| read_one_identity(path, name));
+    match (first, copy) {
+        (Ok(None), _) => Ok(None),
+        (Ok(Some(identity)), _) | (Err(OpenError::BadIdentity { .. }), Ok(Some(identity))) => Ok(Some(identity)),
+        (Err(error), copy) => {
+            // A newer format is not damage, but a damaged version may look like one.
+            let older = matches!((&error, &copy), (OpenError::NewerFormat { .. }, Ok(Some(_))));
+            if older { copy } else { Err(error) }
+        }
+    }
+}
+
+fn read_one_identity(path: &Path, name: &str) -> Result<Option<Identity>, OpenError> {
+    let text = match fs::read(path.join(name)) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(refused(path, e)),
     };
@@ -347,6 +375,7 @@ mod tests {
         let file = dir.path().join("identity");
         let good = fs::read(&file).unwrap();
         for at in 0..good.len() - 1 {
+        fs::remove_file(dir.path().join("identity.copy")).unwrap();
             let mut bad = good.clone();
             bad[at] ^= 1;
             fs::write(&file, &bad).unwrap();
@@ -355,6 +384,25 @@ mod tests {
     }
 
     #[test]
+    #[test]
+    fn one_of_two_identities_is_enough() {
+        let dir = tempfile::tempdir().unwrap();
+        let identity = claimed(dir.path());
+        for name in ["identity", "identity.copy"] {
+            let file = dir.path().join(name);
+            let good = fs::read(&file).unwrap();
+            for at in 0..good.len() - 1 {
+                let mut bad = good.clone();
+                bad[at] ^= 0x80;
+                fs::write(&file, &bad).unwrap();
+                assert_eq!(claimed(dir.path()), identity, "byte {at} of {name}");
+                assert_eq!(fs::read(&file).unwrap(), good, "it is written again");
+            }
+            fs::write(&file, [0; 10]).unwrap();
+            assert_eq!(claimed(dir.path()), identity);
+        }
+    }
+
     fn how_it_was_left_is_known() {
         let dir = tempfile::tempdir().unwrap();
         let directory = DataDirectory::lock(dir.path()).unwrap();

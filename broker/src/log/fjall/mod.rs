@@ -12,6 +12,7 @@
 //! | `doctor` | cuts a torn journal before the store is opened |
 //! | `store` | how the store is configured, written, synced and kept within its memory |
 //! | `keys`, `records` | what is stored under which key, byte by byte |
+//! | `opening` | opens the store, or sets it aside if it is beyond repair |
 //! | `recovery` | what is found on opening, and whether it is whole |
 //! | `committer`, `changes` | group commits; one change after another |
 //! | `witness` | evidence of what was durable, apart from the store |
@@ -27,6 +28,7 @@ mod doctor;
 mod keys;
 mod queue;
 mod readers;
+mod opening;
 mod reclaim;
 mod records;
 mod recovery;
@@ -45,6 +47,7 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use baton_core::{BrokerId, Generation, Offset, TopicPartition};
@@ -141,6 +144,8 @@ pub struct Opening {
     pub repairs: Vec<Repair>,
     pub took: Duration,
 }
+    /// Where the old store went, if it could not be opened: everything is refilled then.
+    pub set_aside: Option<PathBuf>,
 
 /// The log in a [`DataDirectory`].
 pub struct FjallLog {
@@ -178,20 +183,25 @@ impl FjallLog {
             move |cause| OpenError::Io { path, what, cause }
         };
         let left = directory.left().clone();
-        let repairs = doctor::repair(&path.join("store")).map_err(io("repairing the journals"))?;
         let testimony = Testimony::read(&path.join("witness"), left != Left::New).map_err(io("reading the witness"))?;
         let failed = |e: StoreError| OpenError::Store { path: path.clone(), cause: e.to_string() };
-        let floors = Arc::new(Floors::default());
-        let mut store = Store::open(&path.join("store"), &options, &floors).map_err(failed)?;
-        let holes = repairs.iter().any(|r| !r.newest);
-        let thorough = options.check_all || holes || matches!(left, Left::Tainted(_));
-        let recovery = recovery::recover(&store.reading(), &testimony, thorough).map_err(failed)?;
+        let thorough = options.check_all || matches!(left, Left::Tainted(_));
+        let open = || opening::open(&path, &options, &testimony, thorough);
+        let (found, set_aside) = match open() {
+            // The witness knows what was there, so nobody takes this copy for what it was.
+            Err(error) if error.is_damage() && left != Left::New && !testimony.unreadable => {
+                let aside = opening::set_aside(&path, &error).map_err(io("setting the damaged store aside"))?;
+                (open().map_err(failed)?, Some(aside))
+            }
+            found => (found.map_err(failed)?, None),
+        };
+        let opening::Found { mut store, recovery, floors, repairs } = found;
         settle(&mut store, &recovery, &floors).map_err(failed)?;
         let sync = Arc::clone(&options.sync);
         let witness =
             Witness::create(&path.join("witness"), recovery.seen.clone(), sync).map_err(io("writing the witness"))?;
         directory.clear_taint().map_err(io("removing the mark of the taint"))?;
-        let opening = Opening { left, repairs, took: began.elapsed() };
+        let opening = Opening { left, repairs, set_aside, took: began.elapsed() };
         let parts = Parts { directory, identity, opening, options, store, recovery, floors, witness };
         parts.start().map_err(io("starting the threads"))
     }
@@ -297,7 +307,8 @@ impl Parts {
         };
         for n in 0..options.reader_threads.max(1) {
             let (reading, queue) = (store.reading(), Arc::clone(&log.requests));
-            let reader = Reader { reading, view: Arc::clone(&view), queue };
+            let changes = Arc::clone(&log.changes);
+            let reader = Reader { reading, view: Arc::clone(&view), queue, changes };
             let thread = std::thread::Builder::new().name(format!("log-reader-{n}"));
             log.threads.push(thread.spawn(move || reader.run())?);
         }

@@ -21,6 +21,9 @@ const ATTEMPTS: usize = 8;
 const SHARED_BYTES_MIN: usize = 512;
 
 /// One question to the log.
+/// Beyond so many bytes that wait for a commit, found damage does not join them.
+const NOTES_BYTES_MAX: u64 = 64 << 20;
+
 pub(super) enum Request {
     Batches {
         partition: LocalPartition,
@@ -51,6 +54,7 @@ pub(super) struct Reader {
     pub(super) view: Arc<View>,
     pub(super) queue: Arc<Queue<Request>>,
 }
+    pub(super) changes: Arc<Queue<Operation>>,
 
 /// The end of one attempt.
 enum Attempt<T> {
@@ -97,7 +101,10 @@ impl Reader {
             let unchanged = same(&before) == same(&after);
             match attempt {
                 Ok(Attempt::Done(found)) if unchanged => return Ok(found),
-                Ok(Attempt::Suspect(damage)) if unchanged => return Err(LogError::Damaged(damage)),
+                Ok(Attempt::Suspect(damage)) if unchanged => {
+                    self.note(partition, before.prefix, &damage);
+                    return Err(LogError::Damaged(damage));
+                }
                 Err(ReadError::Log(error)) => return Err(error),
                 Err(ReadError::Store(error)) => return Err(LogError::Failed(error.to_string())),
                 Ok(_) => before = after,
@@ -107,6 +114,16 @@ impl Reader {
     }
 
     fn batches(&self, visible: &Visible, from: Offset, max_bytes: usize) -> Result<Attempt<ReadBatches>, ReadError> {
+    /// Has the damage remembered. Where the queue is full the next reader tries again.
+    fn note(&self, partition: LocalPartition, prefix: Prefix, damage: &Damage) {
+        let change = Change::NoteDamage { partition, number: prefix.0, damage: damage.clone() };
+        let bytes = change.bytes();
+        let (operation, _) = Operation::new(change);
+        if self.changes.push(operation, bytes, NOTES_BYTES_MAX).is_err() {
+            tracing::debug!("the damage of a copy is not remembered yet");
+        }
+    }
+
         let Visible { prefix, start, end, .. } = *visible;
         if from < start {
             return Err(ReadError::Log(LogError::BelowStart { at: from, start }));

@@ -51,6 +51,33 @@ pub(super) enum StoreError {
     Record(String),
 }
 
+impl StoreError {
+    /// Whether the store's own files are not what they were. What the system refuses (space,
+    /// descriptors, a disk that does not answer) may work another time.
+    pub(super) fn is_damage(&self) -> bool {
+        match self {
+            Self::Fjall(error) => is_damage(error),
+            Self::Io { cause, .. } => shows_damage(cause),
+            Self::Record(_) => true,
+        }
+    }
+}
+
+fn is_damage(error: &fjall::Error) -> bool {
+    match error {
+        fjall::Error::Io(cause) | fjall::Error::Storage(lsm_tree::Error::Io(cause)) => shows_damage(cause),
+        fjall::Error::Locked | fjall::Error::Poisoned => false,
+        _ => true,
+    }
+}
+
+/// Files that are too short, say something else, or are not there although another file names
+/// them, or there although none does.
+fn shows_damage(cause: &io::Error) -> bool {
+    use io::ErrorKind::{AlreadyExists, InvalidData, InvalidInput, NotFound, UnexpectedEof};
+    matches!(cause.kind(), AlreadyExists | InvalidData | InvalidInput | NotFound | UnexpectedEof | io::ErrorKind::Other)
+}
+
 pub(super) struct Store {
     database: Database,
     pub(super) log: Keyspace,

@@ -324,6 +324,9 @@ impl Disk {
         let ends = self.book.append(&appends)?;
         for Append { partition, batches } in appends {
             let copy = self.copies.entry(partition).or_default();
+            Change::NoteDamage { partition, damage, .. } => {
+                self.book.note_damage(partition, damage)?;
+            }
             copy.batches.extend(batches);
             copy.witness = self.book.get(partition)?.end;
         }

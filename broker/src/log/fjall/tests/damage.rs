@@ -217,3 +217,106 @@ async fn a_damaged_file_of_the_store_damages_a_partition_not_the_process() {
     log.reset(p, Generation(1), Offset(3)).await.unwrap();
     log.append(one(p, &[batch(3, 1, 2, 5, 5)])).await.unwrap();
 }
+
+/// What a reader met is known to the next opening, which does not look there itself.
+#[tokio::test]
+async fn damage_that_a_reader_met_is_remembered_until_the_copy_is_reset() {
+    let dir = tempfile::tempdir().unwrap();
+    let p = ten_batches(dir.path()).await;
+    tamper(dir.path(), |writes| writes.batch(Prefix(p.0), &flipped(5)));
+    let damage = Damage::BadChecksum { at: Offset(50) };
+    let log = open(dir.path(), small()).unwrap();
+    assert_eq!(log.read(p, Offset(50), 1).await, Err(LogError::Damaged(damage.clone())));
+    // Noted before anything that is called later.
+    let refused = log.append(one(p, &[batch(100, 1, 11, 5, 5)])).await;
+    assert_eq!(refused, Err(LogError::Damaged(damage.clone())));
+    drop(log);
+    let log = open(dir.path(), small()).unwrap();
+    assert_eq!(log.recovered()[&p].damage, Some(damage));
+    log.reset(p, Generation(1), Offset(0)).await.unwrap();
+    log.append(one(p, &[batch(0, 10, 12, 5, 400)])).await.unwrap();
+    assert_eq!(log.read(p, Offset(0), usize::MAX).await.unwrap().batches.len(), 1);
+    drop(log);
+    let log = open(dir.path(), small()).unwrap();
+    assert_eq!((log.recovered()[&p].end, &log.recovered()[&p].damage), (Offset(10), &None));
+}
+
+/// A store that cannot be opened gives way to an empty one: no copy is taken for what it was,
+/// and the bytes are kept.
+#[tokio::test]
+async fn a_store_beyond_repair_is_set_aside_and_every_copy_counts_as_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let p = ten_batches(dir.path()).await;
+    let disk = open(dir.path(), small()).unwrap().identity().disk;
+    std::fs::write(dir.path().join("store/version"), b"FJL?").unwrap();
+    let log = open(dir.path(), small()).unwrap();
+    let aside = log.opening().set_aside.clone().expect("it was set aside");
+    assert!(aside.join("keyspaces").exists() && aside.starts_with(dir.path()));
+    assert_eq!(log.identity().disk, disk);
+    let found = &log.recovered()[&p];
+    assert_eq!(found.damage, Some(Damage::EndBelowWitness { end: Offset(0), witness: Offset(100) }));
+    assert_eq!(found.meta.highest_epoch, Epoch(10), "a promise outlives the data");
+    log.reset(p, found.generation.next(), Offset(0)).await.unwrap();
+    log.append(one(p, &[batch(0, 10, 12, 5, 400)])).await.unwrap();
+    log.close().await.unwrap();
+    drop(log);
+    let log = open(dir.path(), small()).unwrap();
+    assert_eq!((log.opening().set_aside.clone(), log.recovered()[&p].end), (None, Offset(10)));
+}
+
+/// Whatever single byte of the store's small files goes bad, opening either finds nothing wrong
+/// that matters or says so; it never fails, and never serves anything else.
+#[tokio::test]
+async fn any_bad_byte_of_the_stores_own_files_is_survived() {
+    let template = tempfile::tempdir().unwrap();
+    let p = ten_batches(template.path()).await;
+    // Once more, so that there are tables.
+    let log = open(template.path(), FjallOptions { rotate_bytes: 1, ..small() }).unwrap();
+    log.append(one(p, &[batch(100, 10, 11, 5, 400)])).await.unwrap();
+    log.close().await.unwrap();
+    drop(log);
+    let batches: Vec<_> = (0..11).map(|n| batch(n * 10, 10, n as u32 + 1, 5, 400)).collect();
+    let small_files = files(&template.path().join("store"));
+    for (n, file) in small_files.iter().enumerate() {
+        let length = std::fs::metadata(file).unwrap().len();
+        for step in 0..8 {
+            let dir = tempfile::tempdir().unwrap();
+            copy(template.path(), dir.path());
+            let path = dir.path().join(file.strip_prefix(template.path()).unwrap());
+            let mut bytes = std::fs::read(&path).unwrap();
+            let at = (length * step / 8) as usize;
+            bytes[at] ^= 1 << (n % 8);
+            std::fs::write(&path, bytes).unwrap();
+            let log = open(dir.path(), small()).unwrap_or_else(|e| panic!("{path:?} at {at}: {e}"));
+            let mut from = Offset(0);
+            while let Ok(read) = log.read(p, from, 1).await {
+                let Some(found) = read.batches.first() else { break };
+                assert!(batches.contains(found), "{path:?} at {at}: another batch at {from:?}");
+                from = found.end();
+            }
+        }
+    }
+}
+
+fn files(directory: &Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else if std::fs::metadata(&path).unwrap().len() > 0 {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() { copy(&path, &target) } else { drop(std::fs::copy(&path, &target).unwrap()) }
+    }
+}
