@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use baton_core::replica::{Effect, Env, Flow, Input, Message, Produce, Refusal, Replica, ReplicaConfig, RequestId};
+use baton_core::replica::{
+    Effect, Env, Flow, Input, Message, Produce, Refusal, Replica, ReplicaConfig, RequestId,
+};
 use baton_core::topic::TopicConfig;
 use baton_core::{BrokerId, Epoch, Error, ErrorCode, Incarnation, Offset, TopicPartition};
 use futures::future::BoxFuture;
@@ -21,9 +23,9 @@ use crate::shard::completion::Completion;
 use crate::shard::fetch::Window;
 use crate::shard::input::{FetchCall, OpenPartition, ProduceCall, Produced, RegistryCall, ShardInput};
 use crate::shard::partition::{Partition, env_at, unknown};
+use crate::shard::scrub::{Scrub, ScrubConfig};
 use crate::shard::turn::Turn;
 use crate::tail_cache::TailCache;
-use crate::shard::scrub::{Scrub, ScrubConfig};
 
 /// Inputs handled before their effects are handed on.
 const TURN_MAX: usize = 512;
@@ -43,9 +45,9 @@ pub struct ShardParts {
     pub monotonic: Monotonic,
     pub incarnation: Incarnation,
     pub config: ReplicaConfig,
+    pub scrub: ScrubConfig,
     pub tail_cache_bytes: u64,
     pub tick: Duration,
-    pub scrub: ScrubConfig,
     pub metrics: Metrics,
     /// The log failed: the process has to end.
     pub fatal: mpsc::UnboundedSender<String>,
@@ -70,9 +72,9 @@ pub(super) struct Shard {
     pub(super) running: FuturesUnordered<BoxFuture<'static, Completion>>,
     catch_up_waiting: VecDeque<(TopicPartition, BrokerId, Flow, Offset, usize)>,
     pub(super) catch_up_running: usize,
+    pub(super) scrub: Scrub,
     requests: BTreeMap<RequestId, Pending>,
     next_request: u64,
-    pub(super) scrub: Scrub,
     pub(super) turn: Turn,
     effects: Vec<Effect>,
 }
@@ -121,9 +123,9 @@ impl Shard {
             cache: TailCache::new(parts.tail_cache_bytes),
             cache_shown_bytes: 0,
             env,
+            scrub: Scrub::new(parts.scrub),
             parts,
             partitions: BTreeMap::new(),
-            scrub: Scrub::new(parts.scrub),
             running: FuturesUnordered::new(),
             catch_up_waiting: VecDeque::new(),
             catch_up_running: 0,
@@ -179,13 +181,13 @@ impl Shard {
             changed: true,
         };
         self.partitions.insert(open.id, partition);
-        self.step(open.id, Input::MinInsync(min_insync));
-    }
-
         self.scrub.opened(open.id);
         if self.partitions.get(&open.id).is_some_and(|partition| partition.replica.is_damaged()) {
             self.parts.metrics.found_damaged();
         }
+        self.step(open.id, Input::MinInsync(min_insync));
+    }
+
     fn close(&mut self, id: TopicPartition, done: oneshot::Sender<Option<LocalPartition>>) {
         self.flush_appends();
         let closed = self.partitions.remove(&id);
@@ -239,6 +241,7 @@ impl Shard {
         for id in wanting {
             self.save_snapshot(id);
         }
+        self.scrub();
         let bytes = self.cache.bytes();
         self.parts.metrics.tail_cache_changed(self.cache_shown_bytes, bytes);
         self.cache_shown_bytes = bytes;
@@ -246,7 +249,6 @@ impl Shard {
 
     fn produce(&mut self, call: ProduceCall) {
         let Some(partition) = self.partitions.get(&call.id) else {
-        self.scrub();
             return (call.reply)(Err(unknown(call.id)));
         };
         if partition.replica.role() != (baton_core::replica::RoleView::Leader { resigning: false }) {

@@ -63,6 +63,7 @@ impl Bench {
             monotonic: Monotonic::start(),
             incarnation: Incarnation(7),
             config: ReplicaConfig::default(),
+            scrub: crate::shard::ScrubConfig { interval: Duration::ZERO, bytes_per_s: 1 },
             tail_cache_bytes: 1 << 20,
             tick: Duration::from_millis(100),
             metrics: Metrics::new(ME),

@@ -271,6 +271,7 @@ fn encode_identity(identity: &Identity) -> String {
     format!("{body}crc={crc:08x}\n")
 }
 
+/// Either of the two will do; [`DataDirectory::claim`] writes the other one again.
 fn read_identity(path: &Path) -> Result<Option<Identity>, OpenError> {
     let [copy, first] = IDENTITIES.map(|name| read_one_identity(path, name));
     match (first, copy) {
@@ -303,7 +304,7 @@ fn read_one_identity(path: &Path, name: &str) -> Result<Option<Identity>, OpenEr
     decode_identity(&text).map(Some).ok_or_else(|| bad("the identity file cannot be read"))
 }
 
-fn decode_identity(text: &str) -> Option<Identity> {
+pub(super) fn decode_identity(text: &str) -> Option<Identity> {
     let (body, crc) = text.split_at_checked(text.find("crc=")?)?;
     let crc = u32::from_str_radix(crc.trim().strip_prefix("crc=")?, 16).ok()?;
     if crc32c::crc32c(body.as_bytes()) != crc {
@@ -374,8 +375,8 @@ mod tests {
         claimed(dir.path());
         let file = dir.path().join("identity");
         let good = fs::read(&file).unwrap();
-        for at in 0..good.len() - 1 {
         fs::remove_file(dir.path().join("identity.copy")).unwrap();
+        for at in 0..good.len() - 1 {
             let mut bad = good.clone();
             bad[at] ^= 1;
             fs::write(&file, &bad).unwrap();
@@ -383,7 +384,6 @@ mod tests {
         }
     }
 
-    #[test]
     #[test]
     fn one_of_two_identities_is_enough() {
         let dir = tempfile::tempdir().unwrap();
@@ -403,6 +403,7 @@ mod tests {
         }
     }
 
+    #[test]
     fn how_it_was_left_is_known() {
         let dir = tempfile::tempdir().unwrap();
         let directory = DataDirectory::lock(dir.path()).unwrap();

@@ -23,12 +23,14 @@
 
 mod changes;
 mod committer;
+#[cfg(feature = "fuzzing")]
+pub mod decoders;
 mod directory;
 mod doctor;
 mod keys;
+mod opening;
 mod queue;
 mod readers;
-mod opening;
 mod reclaim;
 mod records;
 mod recovery;
@@ -45,9 +47,9 @@ mod tests;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use baton_core::{BrokerId, Generation, Offset, TopicPartition};
@@ -142,10 +144,10 @@ pub struct Opening {
     pub left: Left,
     /// What was cut off the journals: torn by a crash, or damaged.
     pub repairs: Vec<Repair>,
-    pub took: Duration,
-}
     /// Where the old store went, if it could not be opened: everything is refilled then.
     pub set_aside: Option<PathBuf>,
+    pub took: Duration,
+}
 
 /// The log in a [`DataDirectory`].
 pub struct FjallLog {

@@ -8,11 +8,12 @@ use bytes::Bytes;
 use fjall::{UserKey, UserValue};
 use tokio::sync::oneshot;
 
-use super::keys;
+use super::keys::{self, Prefix};
 use super::queue::{Queue, Taken};
 use super::store::{Reading, StoreError};
 use super::time;
 use super::view::{View, Visible};
+use crate::log::operation::{Change, Operation};
 use crate::log::{Damage, LocalPartition, LogError, ReadBatches, StoredBatch, frame};
 
 /// A truncation or a reset in between makes a read start again; they are rare.
@@ -20,10 +21,10 @@ const ATTEMPTS: usize = 8;
 /// Smaller values are copied: the store would keep the whole block alive for them.
 const SHARED_BYTES_MIN: usize = 512;
 
-/// One question to the log.
 /// Beyond so many bytes that wait for a commit, found damage does not join them.
 const NOTES_BYTES_MAX: u64 = 64 << 20;
 
+/// One question to the log.
 pub(super) enum Request {
     Batches {
         partition: LocalPartition,
@@ -53,8 +54,8 @@ pub(super) struct Reader {
     pub(super) reading: Reading,
     pub(super) view: Arc<View>,
     pub(super) queue: Arc<Queue<Request>>,
-}
     pub(super) changes: Arc<Queue<Operation>>,
+}
 
 /// The end of one attempt.
 enum Attempt<T> {
@@ -113,7 +114,6 @@ impl Reader {
         Err(LogError::Overloaded { queued: 0, limit: 0 })
     }
 
-    fn batches(&self, visible: &Visible, from: Offset, max_bytes: usize) -> Result<Attempt<ReadBatches>, ReadError> {
     /// Has the damage remembered. Where the queue is full the next reader tries again.
     fn note(&self, partition: LocalPartition, prefix: Prefix, damage: &Damage) {
         let change = Change::NoteDamage { partition, number: prefix.0, damage: damage.clone() };
@@ -124,6 +124,7 @@ impl Reader {
         }
     }
 
+    fn batches(&self, visible: &Visible, from: Offset, max_bytes: usize) -> Result<Attempt<ReadBatches>, ReadError> {
         let Visible { prefix, start, end, .. } = *visible;
         if from < start {
             return Err(ReadError::Log(LogError::BelowStart { at: from, start }));

@@ -157,6 +157,18 @@ impl MemoryDisk {
         disk.book.iter().map(copy).collect()
     }
 
+    /// Which copies there are and where they end, as far as it is durable.
+    #[must_use]
+    pub fn ends(&self) -> Vec<(TopicPartition, Generation, Offset)> {
+        self.lock().book.iter().map(|(_, entry)| (entry.id, entry.generation, entry.end)).collect()
+    }
+
+    /// Who this disk is.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.lock().identity.clone()
+    }
+
     /// How many changes are being synced at this moment.
     #[must_use]
     pub fn staged(&self) -> usize {
@@ -312,6 +324,9 @@ impl Disk {
                 self.copies.insert(partition, copy);
             }
             Change::Save { partition, meta } => self.save(partition, meta)?,
+            Change::NoteDamage { partition, damage, .. } => {
+                self.book.note_damage(partition, damage)?;
+            }
             Change::Close => self.closed = true,
         }
         Ok(Done::Changed)
@@ -324,9 +339,6 @@ impl Disk {
         let ends = self.book.append(&appends)?;
         for Append { partition, batches } in appends {
             let copy = self.copies.entry(partition).or_default();
-            Change::NoteDamage { partition, damage, .. } => {
-                self.book.note_damage(partition, damage)?;
-            }
             copy.batches.extend(batches);
             copy.witness = self.book.get(partition)?.end;
         }
