@@ -14,6 +14,8 @@
 mod admin;
 mod events;
 mod fetch;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod metadata;
 mod offsets;
 mod produce;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::time::Duration;
 
-use baton_core::batch::{BatchBuilder, BatchHeader, BuildOptions, Pushed, validate_produce};
+use baton_core::batch::{BatchBuilder, BatchHeader, BuildOptions, ProduceLimits, Pushed, validate_produce};
 use baton_core::replica::Acks;
 use baton_core::topic::TopicName;
 use baton_core::{Error, ErrorCode, TopicPartition};
@@ -199,7 +199,7 @@ impl ProduceStream {
             known.2 = Some(id);
         }
         let handle = self.service.led(&topic, id)?;
-        let (header, bytes) = self.batch(payload, &handle.settings.produce_limits()).map_err(place)?;
+        let (header, bytes) = self.batch(payload, handle.settings.produce_limits()).map_err(place)?;
         let answers = self.answers.clone();
         // The stream may have ended: nobody waits for the answer then.
         let reply = Box::new(move |result| drop(answers.send(Answer { correlation, index, result })));
@@ -209,22 +209,10 @@ impl ProduceStream {
         Ok(())
     }
 
-    fn batch(
-        &self,
-        payload: Option<Payload>,
-        limits: &baton_core::batch::ProduceLimits,
-    ) -> Result<(BatchHeader, Bytes), Error> {
+    fn batch(&self, payload: Option<Payload>, limits: ProduceLimits) -> Result<(BatchHeader, Bytes), Error> {
         let cap = usize::try_from(self.service.parts.limits.batch_bytes_max).unwrap_or(usize::MAX);
-        let limits = baton_core::batch::ProduceLimits { max_message_bytes: limits.max_message_bytes.min(cap) };
-        let bytes = match payload {
-            Some(Payload::Batch(bytes)) => bytes,
-            Some(Payload::Records(records)) => {
-                encode(&records.records, self.service.parts.clock.now_ms(), limits.max_message_bytes)?
-            }
-            None => return Err(Error::new(ErrorCode::InvalidRequest, "there is neither a batch nor a record")),
-        };
-        let header = validate_produce(&bytes, limits)?;
-        Ok((header, bytes))
+        let limits = ProduceLimits { max_message_bytes: limits.max_message_bytes.min(cap) };
+        checked_batch(payload, limits, self.service.parts.clock.now_ms())
     }
 
     /// Takes one answer; returns a response if there is something to say.
@@ -314,6 +302,21 @@ fn payload_bytes(partition: &v1::ProducePartition) -> u64 {
         None => 0,
     };
     bytes as u64
+}
+
+/// The batch that a leader would append, checked.
+pub(super) fn checked_batch(
+    payload: Option<Payload>,
+    limits: ProduceLimits,
+    now_ms: i64,
+) -> Result<(BatchHeader, Bytes), Error> {
+    let bytes = match payload {
+        Some(Payload::Batch(bytes)) => bytes,
+        Some(Payload::Records(records)) => encode(&records.records, now_ms, limits.max_message_bytes)?,
+        None => return Err(Error::new(ErrorCode::InvalidRequest, "there is neither a batch nor a record")),
+    };
+    let header = validate_produce(&bytes, limits)?;
+    Ok((header, bytes))
 }
 
 /// Plain records become one batch.

@@ -100,6 +100,36 @@ fn decode_block(block: &[u8]) -> Option<Found> {
     Some(Found::Block { sequence, entries })
 }
 
+/// For the fuzzer: what can be decoded is encoded to the same entries.
+#[cfg(feature = "fuzzing")]
+pub(in crate::log::fjall) fn decode_any(bytes: &[u8], repaired: bool) {
+    let mut block = bytes.to_vec();
+    if repaired && !block.is_empty() {
+        block.resize(BLOCK_BYTES, 0);
+        block[..5].copy_from_slice(b"BWIT\x01");
+        let crc = checksum(&block);
+        block[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
+    }
+    if let Found::Block { sequence, entries } = decode(&block) {
+        let again = decode(&encode(sequence, entries.iter()));
+        assert_eq!(again, Found::Block { sequence, entries });
+    }
+}
+
+/// For the fuzzer: a block with two entries.
+#[cfg(feature = "fuzzing")]
+pub(in crate::log::fjall) fn example() -> Vec<u8> {
+    let seen = |n: u32| Seen {
+        prefix: Prefix(n + 1),
+        id: TopicPartition { topic: TopicId(7), partition: n },
+        generation: Generation(n),
+        tail_epoch: Epoch(4),
+        highest_epoch: Epoch(5),
+        end: Offset(100),
+    };
+    encode(9, [(LocalPartition(1), seen(1)), (LocalPartition(2), seen(2))].iter())
+}
+
 /// `count` entries fit into a block, as has been checked.
 fn entry(rest: &mut &[u8]) -> (LocalPartition, Seen) {
     let partition = LocalPartition(rest.get_u32_le());
