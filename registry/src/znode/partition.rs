@@ -41,11 +41,12 @@ pub fn partition_of(path: &str) -> Option<TopicPartition> {
     Some(TopicPartition { topic, partition })
 }
 
-/// A partition's number as a node's name.
+/// A partition's number as a node's name, in the one way in which it is written.
 #[must_use]
 pub fn number(name: &str) -> Option<u32> {
     let digits = !name.is_empty() && name.bytes().all(|b| b.is_ascii_digit());
-    digits.then(|| name.parse().ok()).flatten()
+    let shortest = name == "0" || !name.starts_with('0');
+    (digits && shortest).then(|| name.parse().ok()).flatten()
 }
 
 impl Znode for PartitionState {
@@ -221,7 +222,7 @@ mod tests {
         assert_eq!(path(partition), "/p/0000002a/7");
         assert_eq!(partition_of("/p/0000002a/7"), Some(partition));
         assert_eq!(partition_of("/p/0000002a/7/c-0000000001"), Some(partition));
-        for other in ["/p", "/p/0000002a", "/p/2a/7", "/p/0000002a/+7", "/t/0000002a/7"] {
+        for other in ["/p", "/p/0000002a", "/p/2a/7", "/p/0000002a/+7", "/p/0000002a/07", "/t/0000002a/7"] {
             assert_eq!(partition_of(other), None, "{other}");
         }
     }
