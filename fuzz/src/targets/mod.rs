@@ -1,0 +1,8 @@
+//! One function for each target.
+
+pub mod batch;
+pub mod disk;
+pub mod recovery;
+pub mod text;
+pub mod wire;
+pub mod znodes;
