@@ -198,8 +198,13 @@ impl Consumer {
 
 impl State {
     fn put(&mut self, name: PartitionName, start: Start) {
-        let old = self.slots.insert(name, Slot::new(start));
-        self.buffered -= old.map_or(0, |slot| slot.held());
+        let mut slot = Slot::new(start);
+        if let Some(old) = self.slots.get(&name) {
+            self.buffered -= old.held();
+            // A leader that was elected this moment may know a lower one than readers were told.
+            slot.high_watermark = old.high_watermark;
+        }
+        self.slots.insert(name, slot);
     }
 
     /// Hands records out, each partition in its turn. True: room was made in the buffer.
