@@ -36,19 +36,11 @@ pub trait Names {
     }
 
     fn hash_members(&self, members: &[Member], into: &mut impl Hasher) {
-        let mut renamed: Vec<Member> = members.iter().map(|m| self.member(m)).collect();
-        if self.sorted() {
-            renamed.sort_unstable();
-        }
-        renamed.hash(into);
+        hash_in_order(members, |m| self.member(m), self.sorted(), into);
     }
 
     fn hash_brokers(&self, brokers: &[BrokerId], into: &mut impl Hasher) {
-        let mut renamed: Vec<BrokerId> = brokers.iter().map(|b| self.broker(*b)).collect();
-        if self.sorted() {
-            renamed.sort_unstable();
-        }
-        renamed.hash(into);
+        hash_in_order(brokers, |b| self.broker(*b), self.sorted(), into);
     }
 
     fn hash_state(&self, state: &PartitionState, into: &mut impl Hasher) {
@@ -63,6 +55,29 @@ pub trait Names {
         }
         last_unclean_epoch.hash(into);
     }
+}
+
+/// Renames and hashes; without an allocation for as many as a small cluster has.
+fn hash_in_order<T>(items: &[T], rename: impl Fn(&T) -> T, sorted: bool, into: &mut impl Hasher)
+where
+    T: Copy + Default + Ord + Hash,
+{
+    items.len().hash(into);
+    let mut few = [T::default(); 8];
+    let Some(renamed) = few.get_mut(..items.len()) else {
+        let mut many: Vec<T> = items.iter().map(rename).collect();
+        if sorted {
+            many.sort_unstable();
+        }
+        return many.hash(into);
+    };
+    for (to, from) in renamed.iter_mut().zip(items) {
+        *to = rename(from);
+    }
+    if sorted {
+        renamed.sort_unstable();
+    }
+    renamed.iter().for_each(|item| item.hash(into));
 }
 
 impl Replica {
