@@ -29,14 +29,26 @@ impl ClusterTask {
                     member: q.candidate.member,
                     incarnation: q.candidate.incarnation,
                 });
-                self.queues.insert(id, queue.collect());
-                self.to_decide.insert(id);
+                self.learn_queue(id, queue.collect());
             }
             Err(error) => {
                 tracing::debug!(partition = %id, %error, "cannot read the candidates");
                 self.retry_later(Item::Queue(id));
             }
         }
+    }
+
+    /// A reading that is to be repeated may be older than a candidate that was made meanwhile:
+    /// without it this broker would stand twice.
+    fn learn_queue(&mut self, id: TopicPartition, mut queue: Vec<Candidate>) {
+        let before = self.queues.remove(&id).unwrap_or_default();
+        if self.reading.is_wanted(Item::Queue(id)) {
+            let mine = |c: &Candidate| c.incarnation == self.parts.incarnation;
+            let newest = queue.last().map(|c| c.seq);
+            queue.extend(before.into_iter().filter(|c| mine(c) && newest.is_none_or(|newest| c.seq > newest)));
+        }
+        self.queues.insert(id, queue);
+        self.to_decide.insert(id);
     }
 
     /// A leader whose candidate is not in the queue as it was last read: the queue was read
@@ -120,17 +132,34 @@ impl ClusterTask {
             }
         };
         self.busy.insert(id);
-        self.running
-            .push(Box::pin(async move { Done::Queued(id, candidates::queue(&*session, id, &mine).await.map(drop)) }));
+        let registry = Arc::clone(&self.parts.registry);
+        self.running.push(Box::pin(async move {
+            let queued = candidates::queue(&*session, id, &mine).await;
+            if queued.is_ok() && session.session_id() != registry.session_id() {
+                // What one session wrote, another may read late. If it stays unknown here, the
+                // queue is read again in any case.
+                let _ = registry.sync(&znode::partition::path(id)).await;
+            }
+            let candidate = |seq| Candidate { seq, member: mine.member, incarnation: mine.incarnation };
+            Done::Queued(id, queued.map(candidate))
+        }));
     }
 
-    pub(super) fn queued(&mut self, id: TopicPartition, result: Result<(), RecipeError>) {
+    pub(super) fn queued(&mut self, id: TopicPartition, result: Result<Candidate, RecipeError>) {
         self.busy.remove(&id);
-        if let Err(error) = result {
-            tracing::debug!(partition = %id, %error, "cannot stand for election yet");
-            self.retry_later(Item::Queue(id));
-        } else {
-            self.reading.want(Item::Queue(id));
+        match result {
+            Ok(mine) => {
+                if let Some(queue) = self.queues.get_mut(&id)
+                    && queue.iter().all(|c| c.seq != mine.seq)
+                {
+                    queue.push(mine);
+                }
+                self.reading.want(Item::Queue(id));
+            }
+            Err(error) => {
+                tracing::debug!(partition = %id, %error, "cannot stand for election yet");
+                self.retry_later(Item::Queue(id));
+            }
         }
     }
 

@@ -49,6 +49,11 @@ impl Reading {
         self.running.remove(&item);
     }
 
+    /// Whether it will be read once more, whatever is read of it now.
+    pub(super) fn is_wanted(&self, item: Item) -> bool {
+        self.wanted.contains(&item)
+    }
+
     pub(super) fn is_idle(&self) -> bool {
         self.wanted.is_empty() && self.running.is_empty()
     }

@@ -68,7 +68,7 @@ pub(super) enum Done {
     Tombstones(Result<Vec<(TopicId, Tombstone)>, RecipeError>),
     Written { orders: Vec<WriteOrder>, outcomes: Vec<Outcome> },
     Elected { writes: Vec<(StateWrite, PartitionState)>, outcomes: Vec<Outcome> },
-    Queued(TopicPartition, Result<(), RecipeError>),
+    Queued(TopicPartition, Result<Candidate, RecipeError>),
     Left(TopicPartition),
     Opened { id: TopicPartition, result: Result<Opened, LogError> },
     Closed(TopicPartition, Result<(), LogError>),
