@@ -1,38 +1,63 @@
 //! Opens and closes local copies as the assignment says.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use baton_core::partition::PartitionState;
 use baton_core::replica::{Input, RoleView};
 use baton_core::{Member, Offset, TopicId, TopicPartition};
-use baton_registry::recipes::{candidates, tombstones};
+use baton_registry::recipes::{RecipeError, candidates, tombstones};
 use baton_registry::znode::Tombstone;
 use tokio::sync::{oneshot, watch};
 
 use crate::cluster::reading::Item;
 use crate::cluster::task::{ClusterTask, Done};
 use crate::cluster::view::TopicView;
-use crate::log::{Log, LogError, Recovered};
+use crate::log::{Damage, Log, LogError, PartitionMeta, Recovered};
 use crate::mutation::Mutation;
 use crate::shard::open::{Opened, open};
-use crate::shard::{OpenPartition, PartitionHandle, PartitionStatus, ShardInput};
+use crate::shard::{ClosedCopy, OpenPartition, PartitionHandle, PartitionStatus, ShardInput};
 
 /// Which copies there are, and what is being done to them.
 #[derive(Debug, Default)]
 pub(super) struct LocalCopies {
-    /// Found on disk and not asked for yet.
+    /// On disk and in no shard: not asked for yet, or held no more and empty.
     found: BTreeMap<TopicPartition, Recovered>,
     open: BTreeSet<TopicPartition>,
     opening: BTreeSet<TopicPartition>,
     closing: BTreeSet<TopicPartition>,
-    buried: BTreeSet<TopicId>,
+    /// Deleted topics; true: their data is being removed, and that is to be confirmed.
+    buried: BTreeMap<TopicId, bool>,
+}
+
+/// A copy that could not be brought up, and what is on disk of it.
+pub(super) struct NotOpened {
+    error: LogError,
+    found: Option<Recovered>,
+}
+
+/// What is left of a copy that left its shard.
+pub(super) struct Closed {
+    id: TopicPartition,
+    left: Option<Recovered>,
+    result: Result<(), LogError>,
 }
 
 impl LocalCopies {
     pub(super) fn new(log: &dyn Log) -> Self {
         let found = log.recovered().into_values().map(|recovered| (recovered.id, recovered)).collect();
         Self { found, ..Self::default() }
+    }
+
+    /// Records of a partition lie on the disk and nobody asked for them yet.
+    fn holds_records(&self, id: TopicPartition) -> bool {
+        self.found.get(&id).is_some_and(|found| found.end > Offset::ZERO || found.damage.is_some())
+    }
+
+    fn any_of(&self, topic: TopicId) -> bool {
+        let all = all_of(topic);
+        let busy = [&self.open, &self.opening, &self.closing];
+        busy.iter().any(|ids| ids.range(all.clone()).next().is_some()) || self.found.range(all).next().is_some()
     }
 
     pub(super) fn is_open(&self, id: TopicPartition) -> bool {
@@ -52,23 +77,38 @@ impl LocalCopies {
     }
 
     fn of_topic(&self, topic: TopicId) -> Vec<TopicPartition> {
-        let all = self.open.iter().chain(self.found.keys());
-        all.filter(|id| id.topic == topic).copied().collect::<BTreeSet<_>>().into_iter().collect()
+        let found = self.found.range(all_of(topic)).map(|(id, _)| *id);
+        self.open.range(all_of(topic)).copied().chain(found).collect()
     }
 }
 
+/// Every partition that a topic could have.
+fn all_of(topic: TopicId) -> RangeInclusive<TopicPartition> {
+    TopicPartition { topic, partition: 0 }..=TopicPartition { topic, partition: u32::MAX }
+}
+
 impl ClusterTask {
-    /// Opens or closes the copy of this partition, if the state asks for it.
-    pub(super) fn settle_copy(&mut self, id: TopicPartition, state: &PartitionState) {
+    /// Opens or closes the copy of this partition, if the newest state asks for it. Records go
+    /// only after a `synced` reading of the state: an older one may say that this broker left,
+    /// when it is back already and its copy counts.
+    pub(super) fn settle_copy(&mut self, id: TopicPartition, synced: bool) {
+        let Some(known) = self.parts.view.state(id) else { return };
         let me = self.parts.me;
-        let assigned = state.assignment.replicas.contains(&me);
-        let in_sync = state.isr_member(me).is_some() && !self.parts.mutations.lacks(Mutation::CloseWhileInSync);
-        if assigned && !self.copies.wanted(id) && !self.copies.closing.contains(&id) {
-            self.start_opening(id);
-        } else if !assigned && !in_sync && self.copies.is_open(id) {
-            tracing::info!(partition = %id, "this broker holds no copy of the partition any more");
-            self.start_closing(id);
+        let assigned = known.state.assignment.replicas.contains(&me);
+        let in_sync = known.state.isr_member(me).is_some() && !self.parts.mutations.lacks(Mutation::CloseWhileInSync);
+        let free = !self.copies.wanted(id) && !self.copies.closing.contains(&id);
+        if assigned && free {
+            return self.start_opening(id);
         }
+        let open = self.copies.is_open(id);
+        if assigned || in_sync || !(open || free && self.copies.holds_records(id)) {
+            return;
+        }
+        if !synced {
+            return self.reading.want(Item::SyncedState(id));
+        }
+        tracing::info!(partition = %id, "this broker holds no copy of the partition any more");
+        self.start_closing(id, Fate::Retire);
     }
 
     fn start_opening(&mut self, id: TopicPartition) {
@@ -90,20 +130,35 @@ impl ClusterTask {
             if let Err(error) = candidates::delete_ghosts(&*registry, &[id], &remembered).await {
                 tracing::debug!(partition = %id, %error, "candidates of an earlier session stay until it ends");
             }
-            Done::Opened { id, result: open(&*log, id, found, mutations).await }
+            let result = open(&*log, id, found.clone(), mutations).await;
+            Done::Opened { id, result: result.map_err(|error| NotOpened { error, found }) }
         }));
     }
 
-    pub(super) async fn opened(&mut self, id: TopicPartition, result: Result<Opened, LogError>) {
+    pub(super) async fn opened(&mut self, id: TopicPartition, result: Result<Opened, NotOpened>) {
         self.copies.opening.remove(&id);
         let opened = match result {
             Ok(opened) => opened,
-            Err(error) => {
+            Err(NotOpened { error, found }) => {
                 tracing::error!(partition = %id, %error, "cannot open the copy of a partition");
-                return self.retry_later(Item::SyncedState(id));
+                self.copies.found.extend(found.map(|found| (id, found)));
+                self.retry_later(Item::SyncedState(id));
+                if self.copies.buried.contains_key(&id.topic) {
+                    self.close_all_of(id.topic);
+                    self.confirm_burials();
+                }
+                return;
             }
         };
-        let Some(topic) = self.parts.view.topic_by_id(id.topic) else { return };
+        let topic = self.parts.view.topic_by_id(id.topic).filter(|_| !self.copies.buried.contains_key(&id.topic));
+        let Some(topic) = topic else {
+            // Deleted meanwhile, or not shown for a moment: it is opened again when it is.
+            self.copies.found.insert(id, put_back(id, opened));
+            if self.copies.buried.contains_key(&id.topic) {
+                self.start_closing(id, Fate::Delete);
+            }
+            return;
+        };
         let member = Member { broker: self.parts.me, disk: self.parts.disk, generation: opened.generation };
         let (status, shown) = watch::channel(first_status(member, &opened));
         let open = OpenPartition {
@@ -127,7 +182,7 @@ impl ClusterTask {
         self.reading.want(Item::Queue(id));
     }
 
-    fn start_closing(&mut self, id: TopicPartition) {
+    fn start_closing(&mut self, id: TopicPartition, fate: Fate) {
         self.copies.open.remove(&id);
         self.copies.closing.insert(id);
         self.queues.remove(&id);
@@ -135,26 +190,36 @@ impl ClusterTask {
         self.parts.partitions.remove(id);
         self.parts.sessions.release(&baton_registry::znode::candidate::prefix(id));
         let (shards, log) = (self.parts.shards.clone(), Arc::clone(&self.parts.log));
+        let found = self.copies.found.remove(&id);
         self.running.push(Box::pin(async move {
-            let (done, closed) = oneshot::channel();
-            shards.tell(id, ShardInput::Close { id, done }).await;
-            let result = match closed.await {
-                Ok(Some(local)) => log.delete(local).await,
-                Ok(None) | Err(_) => Ok(()),
+            let copy = match found {
+                Some(found) => Some(found),
+                None => {
+                    let (done, closed) = oneshot::channel();
+                    shards.tell(id, ShardInput::Close { id, done }).await;
+                    closed.await.ok().flatten().map(|closed| unopened(id, closed))
+                }
             };
-            Done::Closed(id, result)
+            Done::Closed(match copy {
+                Some(copy) => fate.befall(&*log, copy).await,
+                None => Closed { id, left: None, result: Ok(()) },
+            })
         }));
     }
 
-    pub(super) fn closed(&mut self, id: TopicPartition, result: Result<(), LogError>) {
+    pub(super) fn closed(&mut self, closed: Closed) {
+        let Closed { id, left, result } = closed;
         self.copies.closing.remove(&id);
+        self.copies.found.extend(left.map(|left| (id, left)));
         if let Err(error) = result {
-            tracing::error!(partition = %id, %error, "the data of a partition was not removed");
+            tracing::error!(partition = %id, %error, "the data of a partition was not removed: trying again");
+            self.copies.buried.remove(&id.topic);
+            self.retry_later(Item::Tombstones);
+            return self.retry_later(Item::SyncedState(id));
         }
         // It may have been assigned again meanwhile.
-        if let Some(known) = self.parts.view.state(id) {
-            self.settle_copy(id, &known.state);
-        }
+        self.settle_copy(id, false);
+        self.confirm_burials();
     }
 
     /// A topic's settings reach every copy that is open.
@@ -171,35 +236,101 @@ impl ClusterTask {
         }
     }
 
-    /// A deleted topic: its data goes, and the coordinator learns that it is gone here.
-    pub(super) async fn bury(&mut self, topic: TopicId, tombstone: &Tombstone) {
-        let ignored = self.parts.mutations.lacks(Mutation::IgnoreTombstone);
-        if ignored || !tombstone.brokers.contains(&self.parts.me) || !self.copies.buried.insert(topic) {
+    /// A deleted topic: its data goes, and once it is gone the coordinator learns of it.
+    pub(super) fn bury(&mut self, topic: TopicId, tombstone: &Tombstone) {
+        if self.parts.mutations.lacks(Mutation::IgnoreTombstone) || self.copies.buried.contains_key(&topic) {
             return;
         }
+        self.copies.buried.insert(topic, tombstone.brokers.contains(&self.parts.me));
         self.parts.view.forget_topic(topic);
         self.close_all_of(topic);
-        let (registry, me) = (Arc::clone(&self.parts.registry), self.parts.me);
-        self.running.push(Box::pin(async move {
-            if let Err(error) = tombstones::acknowledge(&*registry, topic, me).await {
-                tracing::warn!(%topic, %error, "cannot confirm the deletion of a topic");
-            }
-            Done::BestEffort
-        }));
+        self.confirm_burials();
     }
 
-    /// Closes every copy of a topic, open or not, and deletes its data.
-    pub(super) fn close_all_of(&mut self, topic: TopicId) {
-        for id in self.copies.of_topic(topic) {
-            if let Some(found) = self.copies.found.remove(&id) {
-                let log = Arc::clone(&self.parts.log);
-                self.copies.closing.insert(id);
-                self.running.push(Box::pin(async move { Done::Closed(id, log.delete(found.partition).await) }));
-            } else {
-                self.start_closing(id);
-            }
+    /// Confirms the deletion of every topic of which nothing is left here.
+    fn confirm_burials(&mut self) {
+        let due = self.copies.buried.iter().filter(|(topic, owed)| **owed && !self.copies.any_of(**topic));
+        let due: Vec<TopicId> = due.map(|(topic, _)| *topic).collect();
+        for topic in due {
+            self.copies.buried.insert(topic, false);
+            let (registry, me) = (Arc::clone(&self.parts.registry), self.parts.me);
+            self.running.push(Box::pin(async move {
+                Done::Confirmed(topic, tombstones::acknowledge(&*registry, topic, me).await)
+            }));
         }
     }
+
+    pub(super) fn confirmed(&mut self, topic: TopicId, result: Result<(), RecipeError>) {
+        if let Err(error) = result {
+            tracing::warn!(%topic, %error, "cannot confirm the deletion of a topic yet");
+            self.copies.buried.remove(&topic);
+            self.retry_later(Item::Tombstones);
+        }
+    }
+
+    /// Forgets deleted topics of which there is no tombstone any more.
+    pub(super) fn forget_burials(&mut self, tombstones: &BTreeSet<TopicId>) {
+        self.copies.buried.retain(|topic, owed| *owed || tombstones.contains(topic));
+    }
+
+    /// Closes every copy of a topic, open or not, and deletes its data. What is just being
+    /// opened follows when it is there.
+    pub(super) fn close_all_of(&mut self, topic: TopicId) {
+        for id in self.copies.of_topic(topic) {
+            self.start_closing(id, Fate::Delete);
+        }
+    }
+}
+
+/// What becomes of a copy that is held no more.
+#[derive(Clone, Copy, Debug)]
+enum Fate {
+    /// Another broker has it: it is emptied, and stays as a later generation, so that a copy
+    /// that this broker gets later is never taken for the one that it had ★.
+    Retire,
+    /// Its topic is gone, and no id is used again.
+    Delete,
+}
+
+impl Fate {
+    async fn befall(self, log: &dyn Log, copy: Recovered) -> Closed {
+        let Recovered { partition, id, generation, .. } = copy;
+        let (left, result) = match self {
+            Self::Delete => (None, log.delete(partition).await),
+            Self::Retire => {
+                let generation = generation.next();
+                let meta = PartitionMeta { highest_epoch: copy.meta.highest_epoch, ..PartitionMeta::default() };
+                let (start, end, damage) = (Offset::ZERO, Offset::ZERO, None);
+                let empty = Recovered { partition, id, generation, start, end, meta, damage };
+                (Some(empty), log.reset(partition, generation, Offset::ZERO).await)
+            }
+        };
+        match result {
+            Ok(()) => Closed { id, left, result },
+            Err(_) => Closed { id, left: Some(doubtful(copy, "it could not be removed")), result },
+        }
+    }
+}
+
+/// A copy whose contents are not known here: whoever opens it has it refilled.
+fn doubtful(copy: Recovered, what: &str) -> Recovered {
+    Recovered { damage: copy.damage.or_else(|| Some(Damage::Unreadable { what: what.to_owned() })), ..copy }
+}
+
+/// A copy that left its shard: what is in it is not asked any more.
+fn unopened(id: TopicPartition, closed: ClosedCopy) -> Recovered {
+    let ClosedCopy { local, generation, highest_epoch } = closed;
+    let meta = PartitionMeta { highest_epoch, ..PartitionMeta::default() };
+    let (start, end) = (Offset::ZERO, Offset::ZERO);
+    Recovered { partition: local, id, generation, start, end, meta, damage: None }
+}
+
+/// What was opened and never reached a shard is on disk as it was.
+fn put_back(id: TopicPartition, opened: Opened) -> Recovered {
+    let Opened { local, generation, recovered, meta } = opened;
+    let (start, end) = (recovered.start, recovered.end);
+    let damage = recovered.damaged.then(|| Damage::Unreadable { what: "found damaged".to_owned() });
+    Recovered { partition: local, id, generation, start, end, meta, damage }
 }
 
 fn first_status(member: Member, opened: &Opened) -> PartitionStatus {
@@ -217,3 +348,6 @@ fn first_status(member: Member, opened: &Opened) -> PartitionStatus {
         damaged: opened.recovered.damaged,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,10 +22,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Monotonic;
 use crate::cluster::reading::{Item, Reading};
-use crate::cluster::replicas::LocalCopies;
+use crate::cluster::replicas::{Closed, LocalCopies, NotOpened};
 use crate::cluster::view::ClusterView;
 use crate::cluster::writing::WriteOrder;
-use crate::log::{Log, LogError};
+use crate::log::Log;
 use crate::metrics::Metrics;
 use crate::mutation::{Mutation, Mutations};
 use crate::shard::input::RegistryCall;
@@ -70,8 +70,9 @@ pub(super) enum Done {
     Elected { writes: Vec<(StateWrite, PartitionState)>, outcomes: Vec<Outcome> },
     Queued(TopicPartition, Result<Candidate, RecipeError>),
     Left(TopicPartition),
-    Opened { id: TopicPartition, result: Result<Opened, LogError> },
-    Closed(TopicPartition, Result<(), LogError>),
+    Opened { id: TopicPartition, result: Result<Opened, NotOpened> },
+    Closed(Closed),
+    Confirmed(TopicId, Result<(), RecipeError>),
     BestEffort,
 }
 
@@ -230,7 +231,7 @@ impl ClusterTask {
     }
 
     /// Starts whatever is ready: writes first, since others wait for them.
-    fn go_on(&mut self) {
+    pub(super) fn go_on(&mut self) {
         self.start_writes();
         self.start_elections();
         for item in self.reading.start() {
@@ -260,7 +261,7 @@ impl ClusterTask {
         }
     }
 
-    async fn complete(&mut self, done: Done) {
+    pub(super) async fn complete(&mut self, done: Done) {
         match done {
             Done::Topics(result) => self.topics_read(result).await,
             Done::Topic(id, result) => self.topic_read(id, result).await,
@@ -272,7 +273,8 @@ impl ClusterTask {
             Done::Queued(id, result) => self.queued(id, result),
             Done::Left(id) => self.left(id),
             Done::Opened { id, result } => self.opened(id, result).await,
-            Done::Closed(id, result) => self.closed(id, result),
+            Done::Closed(closed) => self.closed(closed),
+            Done::Confirmed(topic, result) => self.confirmed(topic, result),
             Done::BestEffort => {}
         }
     }
@@ -346,11 +348,12 @@ impl ClusterTask {
         }
     }
 
+    /// With `forced`, from a reading after a sync, it is told to the shard even if it is no news.
     pub(super) async fn learn_state(&mut self, id: TopicPartition, state: VersionedState, forced: bool) {
         let news = self.parts.view.learn_state(id, state.clone());
         // In any case: the state may have been read before the topic was known, and a copy is
         // opened only when both are.
-        self.settle_copy(id, &state.state);
+        self.settle_copy(id, forced);
         if !news && !forced {
             return;
         }
@@ -365,8 +368,9 @@ impl ClusterTask {
         self.reading.done(Item::Tombstones);
         match result {
             Ok(found) => {
+                self.forget_burials(&found.iter().map(|(topic, _)| *topic).collect());
                 for (topic, tombstone) in found {
-                    self.bury(topic, &tombstone).await;
+                    self.bury(topic, &tombstone);
                 }
             }
             Err(error) => {

@@ -27,6 +27,14 @@ pub struct OpenPartition {
     pub status: watch::Sender<PartitionStatus>,
 }
 
+/// A partition that left its shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClosedCopy {
+    pub local: LocalPartition,
+    pub generation: Generation,
+    pub highest_epoch: Epoch,
+}
+
 /// The answer to one batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Produced {
@@ -86,7 +94,7 @@ pub enum ShardInput {
     /// Forget the partition; its data is the caller's business.
     Close {
         id: TopicPartition,
-        done: oneshot::Sender<Option<LocalPartition>>,
+        done: oneshot::Sender<Option<ClosedCopy>>,
     },
     /// Something for the state machine.
     Replica {

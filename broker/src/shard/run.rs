@@ -15,13 +15,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::clock::{Clock, Monotonic};
-use crate::log::{LocalPartition, Log};
+use crate::log::Log;
 use crate::metrics::Metrics;
 use crate::mutation::Mutations;
 use crate::peers::PeerSender;
 use crate::shard::completion::Completion;
 use crate::shard::fetch::Window;
-use crate::shard::input::{FetchCall, OpenPartition, ProduceCall, Produced, RegistryCall, ShardInput};
+use crate::shard::input::{ClosedCopy, FetchCall, OpenPartition, ProduceCall, Produced, RegistryCall, ShardInput};
 use crate::shard::partition::{Partition, env_at, unknown};
 use crate::shard::scrub::{Scrub, ScrubConfig};
 use crate::shard::turn::Turn;
@@ -166,8 +166,8 @@ impl Shard {
     fn open(&mut self, open: OpenPartition) {
         let config = ReplicaConfig { log_append_time: append_time(&open.settings), ..self.parts.config.clone() };
         let mut replica = Replica::new(open.id, open.member, self.parts.incarnation, config, open.recovered);
-        // Flows are far rarer than one a microsecond.
-        replica.number_flows_from(self.env.now_ms * 1_000);
+        // Flows and terms are far rarer than one a microsecond.
+        replica.number_from(self.env.now_ms * 1_000);
         let min_insync = min_insync(&open.settings);
         let partition = Partition {
             replica,
@@ -188,7 +188,7 @@ impl Shard {
         self.step(open.id, Input::MinInsync(min_insync));
     }
 
-    fn close(&mut self, id: TopicPartition, done: oneshot::Sender<Option<LocalPartition>>) {
+    fn close(&mut self, id: TopicPartition, done: oneshot::Sender<Option<ClosedCopy>>) {
         self.flush_appends();
         let closed = self.partitions.remove(&id);
         let gone: Vec<RequestId> = self.requests.iter().filter(|(_, p)| p.id == id).map(|(r, _)| *r).collect();
@@ -202,7 +202,11 @@ impl Shard {
             self.cache.remove(partition.local);
         }
         // Whoever asked may have given up meanwhile.
-        let _ = done.send(closed.map(|partition| partition.local));
+        let _ = done.send(closed.map(|partition| ClosedCopy {
+            local: partition.local,
+            generation: partition.replica.generation(),
+            highest_epoch: partition.replica.saved_epoch(),
+        }));
     }
 
     fn messages(&mut self, from: BrokerId, messages: Vec<(TopicPartition, Message)>) {

@@ -617,9 +617,11 @@ impl Replica {
     }
 
     /// A copy that is opened again in one process must not use the numbers of its predecessor:
-    /// an acknowledgement of then could be taken for one of now.
-    pub fn number_flows_from(&mut self, first: u64) {
+    /// an acknowledgement of then, or an append that is durable only now, could be taken for
+    /// one of its own.
+    pub fn number_from(&mut self, first: u64) {
         self.flow = Flow(self.flow.0.max(first));
+        self.log.term = LogTerm(self.log.term.0.max(first));
     }
 
     /// Forgets producers that wrote nothing for so long. Copies may differ in whom they still
