@@ -57,4 +57,4 @@ mod unsynced;
 
 pub use disk::{Lost, Names};
 pub use faults::Fault;
-pub use mount::{Mount, MountError, available};
+pub use mount::{Mount, MountError, available, sweep};

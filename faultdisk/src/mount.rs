@@ -15,7 +15,8 @@ use crate::layer::Layer;
 /// A process that was killed may hold its files for a moment longer.
 const BUSY_FOR: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(5);
-const THREADS: usize = 3;
+/// A slow sync holds one of them up.
+const THREADS: usize = 6;
 
 #[derive(Debug, thiserror::Error)]
 pub enum MountError {
@@ -40,6 +41,21 @@ pub fn available() -> Result<(), MountError> {
     match OpenOptions::new().read(true).write(true).open("/dev/fuse") {
         Ok(_) => Ok(()),
         Err(cause) => missing(&format!("the layer needs /dev/fuse, which cannot be opened: {cause}")),
+    }
+}
+
+/// Takes away the dead mounts of layers whose process was killed, below `directory`.
+pub fn sweep(directory: &Path) {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    for line in mounts.lines() {
+        let mut words = line.split(' ');
+        let (Some("faultdisk"), Some(at)) = (words.next(), words.next()) else { continue };
+        let at = Path::new(at);
+        let dead = || fs::metadata(at).is_err_and(|error| error.kind() == io::ErrorKind::NotConnected);
+        if at.starts_with(directory) && dead() {
+            // What cannot be taken away stays in nobody's way.
+            let _ = rustix::mount::unmount(at, rustix::mount::UnmountFlags::DETACH);
+        }
     }
 }
 
@@ -142,6 +158,12 @@ impl Mount {
         }
         // It unmounts only what is still mounted.
         session.join().map_err(io_error("unmounting", &self.at))
+    }
+}
+
+impl std::fmt::Debug for Mount {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mount").field("backing", &self.backing).field("at", &self.at).finish_non_exhaustive()
     }
 }
 

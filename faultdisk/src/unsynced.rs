@@ -3,6 +3,7 @@
 //! The file itself always has the newest content. Each change keeps what it replaced, so that
 //! the synced content can be had back, and what it wrote, so that a part of it can be redone.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -15,8 +16,9 @@ const PIECE: usize = 64 << 10;
 /// The changes since the last sync, oldest first.
 #[derive(Debug, Default)]
 pub(crate) struct Unsynced {
-    changes: Vec<Change>,
-    bytes: u64,
+    changes: VecDeque<Change>,
+    /// How many changes there were before the first of these.
+    before: u64,
 }
 
 #[derive(Debug)]
@@ -50,12 +52,28 @@ impl Unsynced {
 
     /// Bytes written.
     pub(crate) fn bytes(&self) -> u64 {
-        self.bytes
+        let written = |change: &Change| match &change.what {
+            What::Write { new, .. } => new.len() as u64,
+            What::Length { .. } => 0,
+        };
+        self.changes.iter().map(written).sum()
+    }
+
+    /// All changes so far, synced or not: what a sync that begins now makes durable.
+    pub(crate) fn mark(&self) -> u64 {
+        self.before + self.changes.len() as u64
+    }
+
+    /// Everything up to a mark is durable.
+    pub(crate) fn sync(&mut self, mark: u64) {
+        while self.before < mark && self.changes.pop_front().is_some() {
+            self.before += 1;
+        }
     }
 
     /// Everything is durable.
-    pub(crate) fn clear(&mut self) {
-        *self = Self::default();
+    pub(crate) fn sync_all(&mut self) {
+        self.sync(self.mark());
     }
 
     /// Writes `data` to the file.
@@ -65,9 +83,8 @@ impl Unsynced {
         let mut old = vec![0; end.min(length_before).saturating_sub(at) as usize];
         file.read_exact_at(&mut old, at)?;
         file.write_all_at(data, at)?;
-        self.bytes += data.len() as u64;
         let what = What::Write { at, new: data.to_vec(), old };
-        self.changes.push(Change { length_before, length_after: length_before.max(end), what });
+        self.changes.push_back(Change { length_before, length_after: length_before.max(end), what });
         Ok(())
     }
 
@@ -76,15 +93,16 @@ impl Unsynced {
         let length_before = file.metadata()?.len();
         let old = pieces(file, length, length_before)?;
         file.set_len(length)?;
-        self.changes.push(Change { length_before, length_after: length, what: What::Length { old } });
+        self.changes.push_back(Change { length_before, length_after: length, what: What::Length { old } });
         Ok(())
     }
 
     /// Puts the file into the state that `fate` chose; what was unsynced is forgotten.
     pub(crate) fn cut(&mut self, file: &File, fate: &Fate) -> io::Result<()> {
-        let changes = std::mem::take(self).changes;
+        self.before = self.mark();
+        let changes = std::mem::take(&mut self.changes);
         let length = match fate.length {
-            0 => changes.first().map(|change| change.length_before),
+            0 => changes.front().map(|change| change.length_before),
             moment => changes.get(moment - 1).map(|change| change.length_after),
         };
         for change in changes.iter().rev() {

@@ -36,7 +36,7 @@ fn moments(file: &File, unsynced: &mut Unsynced, steps: &[Step]) -> Vec<Vec<u8>>
                 unsynced.set_length(file, *length).unwrap();
             }
             Step::Sync => {
-                unsynced.clear();
+                unsynced.sync_all();
                 moments.clear();
             }
         }
@@ -83,7 +83,7 @@ proptest! {
         let file = tempfile::tempfile().unwrap();
         let mut unsynced = Unsynced::default();
         let moments = moments(&file, &mut unsynced, &steps);
-        unsynced.clear();
+        unsynced.sync_all();
         unsynced.cut(&file, &Fate::draw(seed, 1, 0)).unwrap();
         prop_assert_eq!(&read(&file), moments.last().unwrap());
     }

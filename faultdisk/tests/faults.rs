@@ -1,5 +1,7 @@
 //! Faults on demand, seen through the system's own calls.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 mod support;
 
 use std::fs::{self, File};
@@ -158,4 +160,30 @@ fn a_process_of_its_own_takes_commands() {
     tell("unmount").unwrap();
     assert!(layer.wait().unwrap().success());
     assert_eq!(fs::read(path("backing/a")).unwrap(), b"1");
+}
+
+/// A sync covers what was written before it began, and not what came while it waited.
+#[test]
+fn what_is_written_during_a_slow_sync_may_be_lost() {
+    let (mut first_kept, mut second_lost) = (0, 0);
+    for seed in 0..20 {
+        let mut bench = Bench::new(&[]);
+        let path = bench.mount.at().join("a");
+        let file = File::create(&path).unwrap();
+        File::open(bench.mount.at()).unwrap().sync_all().unwrap();
+        file.write_all_at(&[1; 512], 0).unwrap();
+        bench.mount.inject("", Fault::SlowFsync(Duration::from_millis(60)));
+        let syncing = file.try_clone().unwrap();
+        let sync = std::thread::spawn(move || syncing.sync_data());
+        std::thread::sleep(Duration::from_millis(20));
+        file.write_all_at(&[2; 512], 512).unwrap();
+        sync.join().unwrap().unwrap();
+        drop(file);
+        bench.mount.power_on(seed).unwrap();
+        let left = fs::read(&path).unwrap();
+        first_kept += u32::from(left.starts_with(&[1; 512]));
+        second_lost += u32::from(left.len() == 512);
+    }
+    assert_eq!(first_kept, 20);
+    assert!(second_lost > 3, "{second_lost}");
 }

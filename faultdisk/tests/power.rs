@@ -1,6 +1,8 @@
 //! Random programs on a mounted layer, and power cuts: everything synced is there, and nothing
 //! appears that never was.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 mod support;
 
 use std::collections::BTreeMap;

@@ -67,8 +67,8 @@ impl Disk {
         }
         let node = state.node_mut(number)?;
         node.unsynced.write(&file, at, &data[..fits])?;
-        if sync || node.unsynced.bytes() > UNSYNCED_BYTES_MAX {
-            node.unsynced.clear();
+        if sync || (node.unsynced.len().is_multiple_of(1_024) && node.unsynced.bytes() > UNSYNCED_BYTES_MAX) {
+            node.unsynced.sync_all();
         }
         Ok(fits)
     }
@@ -86,14 +86,14 @@ impl Disk {
 
     /// Makes a file durable. Takes as long as a fault says.
     pub(crate) fn sync(&self, number: u64) -> io::Result<()> {
-        let slow = {
+        let (slow, mark) = {
             let state = self.on()?;
-            state.faults.sync_takes(&state.path(number)?)
+            (state.faults.sync_takes(&state.path(number)?), state.node(number)?.unsynced.mark())
         };
+        // What is written while it waits may well be lost yet.
         if let Some(duration) = slow {
             std::thread::sleep(duration);
         }
-        // What was written while it slept is durable too: a sync may do more than asked.
         let mut state = self.on()?;
         let path = state.path(number)?;
         if state.faults.fsync_fails(&path) {
@@ -101,7 +101,7 @@ impl Disk {
             return Err(Errno::IO.into());
         }
         let node = state.node_mut(number)?;
-        node.unsynced.clear();
+        node.unsynced.sync(mark);
         node.close_if_idle();
         if state.names_durable == Names::WithAnySync {
             let unneeded = state.names.sync_all();

@@ -1,5 +1,5 @@
 //! A layer over a directory that goes away with the test.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 use std::fs;
 
