@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
-use baton_faultdisk::{Lost, Mount};
+use baton_faultdisk::{Fault, Lost, Mount};
 use serde::{Deserialize, Serialize};
 
 use crate::network::run;
@@ -64,6 +65,14 @@ impl Disk {
     pub fn power_off(&self) {
         if let Some(layer) = &self.layer {
             layer.power_off();
+        }
+    }
+
+    /// Each sync takes so long, as on a real disk: what comes meanwhile is not synced yet.
+    pub fn slow(&self, sync: Duration) {
+        if let Some(layer) = &self.layer {
+            layer.heal();
+            layer.inject("", Fault::SlowFsync(sync));
         }
     }
 

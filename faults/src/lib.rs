@@ -14,6 +14,7 @@
 //! | [`results`] | what is kept, and the table |
 //! | [`network`] | every process in a network namespace of its own; what gets lost and slow |
 //! | [`disk`], [`clocks`] | disks that fill up, wall clocks that are moved |
+//! | [`storage`] | power cuts of all brokers at once, and damage at rest |
 //! | [`campaign`] | drawn faults, one round after the other, and the ledger of what they showed |
 #![forbid(unsafe_code)]
 
@@ -34,3 +35,4 @@ pub mod rows;
 pub mod scale;
 pub mod series;
 pub mod stage;
+pub mod storage;
