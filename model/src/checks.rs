@@ -104,7 +104,7 @@ impl World<'_> {
         if before.is_some_and(|before| before > latest) {
             return Err(Violation::new(8, format!("clients saw {before:?}, and {latest} in epoch {epoch}")));
         }
-        let known = self.state.ledger.shown.iter().any(|shown| *shown == (epoch, latest));
+        let known = self.state.ledger.shown.contains(&(epoch, latest));
         if !known {
             let ledger = self.ledger();
             ledger.shown.retain(|(e, _)| *e != epoch);

@@ -54,6 +54,9 @@ enum Command {
         /// Only this one.
         #[arg(long)]
         name: Option<String>,
+        /// Also the rules whose breach takes long to reach.
+        #[arg(long)]
+        deep: bool,
         /// Also each check alone that others back up, by so many walks.
         #[arg(long, default_value_t = 0)]
         alone: u64,
@@ -76,7 +79,7 @@ fn main() -> ExitCode {
             bounds.limits.uncleans = u8::from(unclean);
             walks(bounds, seed, count, steps)
         }
-        Command::Mutants { name, alone } => hunt(name.as_deref(), alone),
+        Command::Mutants { name, deep, alone } => hunt(name.as_deref(), deep, alone),
         Command::List => {
             presets::PRESETS.iter().for_each(|preset| println!("{:<24} {:?}", preset.name, (preset.bounds)()));
             ExitCode::SUCCESS
@@ -126,10 +129,11 @@ fn walks(bounds: Bounds, seed: u64, count: u64, steps: usize) -> ExitCode {
     }
 }
 
-fn hunt(name: Option<&str>, alone: u64) -> ExitCode {
+fn hunt(name: Option<&str>, deep: bool, alone: u64) -> ExitCode {
+    let also = if deep { mutants::DEEP } else { &[] };
     let mut missed = false;
     println!("{:<28} {:>9} {:>6} {:>8}  how", "rule that is gone", "states", "steps", "seconds");
-    for mutant in mutants::MUTANTS.iter().filter(|m| name.is_none_or(|name| m.name == name)) {
+    for mutant in mutants::MUTANTS.iter().chain(also).filter(|m| name.is_none_or(|name| m.name == name)) {
         let began = Instant::now();
         let found = mutant.hunt();
         let seconds = began.elapsed().as_secs_f64();

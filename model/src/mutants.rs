@@ -249,18 +249,6 @@ pub const MUTANTS: &[Mutant] = &[
         },
         How::Breadth(6_000_000)
     ),
-    mutant!(
-        "forget-highest-epoch",
-        "a follower says Hello after the highest epoch is durable",
-        [ForgetHighestEpoch],
-        Bounds {
-            lazy_disks: true,
-            late_reads: true,
-            delays: Delays { appends: true, ..Delays::NONE },
-            ..quick(1, Limits { crashes: 1, ..limits(1, 3, 1) })
-        },
-        How::Breadth(6_000_000)
-    ),
     Mutant {
         name: "disk-identity-ignored",
         rule: "a broker that returns with an empty disk is another member (KIP-903)",
@@ -278,33 +266,16 @@ pub const MUTANTS: &[Mutant] = &[
         how: STEPS,
     },
     mutant!(
-        "ack-without-epoch-and-flow",
-        "an acknowledgement counts in its epoch (or flow) only",
-        [AckWithoutEpoch, AckWithoutFlow],
-        Bounds {
-            reorders: true,
-            delays: Delays { appends: true, acks: true, ..Delays::NONE },
-            ..quick(3, limits(1, 3, 0))
-        },
-        How::Breadth(2_000_000)
-    ),
-    mutant!(
         "ack-from-another-disk",
-        "an acknowledgement counts from its disk (and process and flow) only",
+        "an acknowledgement counts from its disk and process only",
         [AckFromAnotherDisk, AckFromAnotherIncarnation],
         Bounds {
+            replicas: 2,
             reorders: true,
             delays: Delays { appends: true, acks: true, ..Delays::NONE },
-            ..quick(1, Limits { crashes: 1, disk_losses: 1, ..limits(1, 1, 1) })
+            ..quick(1, Limits { crashes: 1, disk_losses: 1, ..limits(1, 1, 2) })
         },
         How::Breadth(1_000_000)
-    ),
-    mutant!(
-        "handshake-without-epoch",
-        "a Hello, its answer and what follows belong to one epoch",
-        [HelloWithoutEpoch, ReplyWithoutEpoch, AppendWithoutEpoch, AckWithoutEpoch],
-        Bounds { reorders: true, delays: Delays::ALL, ..quick(2, limits(1, 2, 0)) },
-        How::Breadth(2_000_000)
     ),
     mutant!(
         "append-anywhere",
@@ -315,8 +286,37 @@ pub const MUTANTS: &[Mutant] = &[
     ),
 ];
 
-/// Checks that others back up, one by one: none of them is missed within these walks, which
-/// find them together (above).
+/// Rules whose breach takes three epochs and many steps: looked for by long runs only.
+pub const DEEP: &[Mutant] = &[
+    mutant!(
+        "forget-highest-epoch",
+        "a follower says Hello after the highest epoch is durable",
+        [ForgetHighestEpoch],
+        Bounds {
+            lazy_disks: true,
+            late_reads: true,
+            delays: Delays { appends: true, ..Delays::NONE },
+            ..quick(1, Limits { crashes: 1, ..limits(1, 3, 1) })
+        },
+        How::Walks(1_000_000, 60)
+    ),
+    mutant!(
+        "ack-without-epoch-and-flow",
+        "an acknowledgement counts in its epoch (or flow) only",
+        [AckWithoutEpoch, AckWithoutFlow],
+        Bounds { reorders: true, delays: Delays { replies: false, ..Delays::ALL }, ..quick(3, limits(1, 3, 0)) },
+        How::Walks(1_000_000, 40)
+    ),
+    mutant!(
+        "handshake-without-epoch",
+        "a Hello, its answer and what follows belong to one epoch",
+        [HelloWithoutEpoch, ReplyWithoutEpoch, AppendWithoutEpoch, AckWithoutEpoch],
+        Bounds { reorders: true, delays: Delays::ALL, ..quick(2, limits(1, 2, 0)) },
+        How::Walks(1_000_000, 40)
+    ),
+];
+
+/// Checks that others may back up, each for itself.
 pub const BACKED_UP: &[Mutation] = &[
     Mutation::AckWithoutEpoch,
     Mutation::AckWithoutFlow,

@@ -6,35 +6,71 @@ use crate::bounds::{Bounds, Delays, Limits};
 #[derive(Clone, Copy, Debug)]
 pub struct Preset {
     pub name: &'static str,
+    /// Small enough for every test run.
+    pub small: bool,
     pub bounds: fn() -> Bounds,
 }
 
-pub const PRESETS: &[Preset] = &[
-    Preset { name: "tiny", bounds: tiny },
-    Preset { name: "main-min1", bounds: || main_bounds(1) },
-    Preset { name: "main-min2", bounds: || main_bounds(2) },
-];
-
-fn tiny() -> Bounds {
-    Bounds { limits: Limits { writes: 1, epochs: 2, isr_changes: 1, ..Limits::default() }, ..Bounds::default() }
+macro_rules! presets {
+    ($($size:ident $name:literal: $bounds:expr,)*) => {
+        pub const PRESETS: &[Preset] =
+            &[$(Preset { name: $name, small: presets!(@ $size), bounds: || $bounds },)*];
+    };
+    (@ small) => { true };
+    (@ large) => { false };
 }
 
-fn main_bounds(min_insync: u8) -> Bounds {
-    Bounds {
-        min_insync,
-        limits: Limits {
-            writes: 2,
-            epochs: 2,
-            isr_changes: 3,
-            crashes: 1,
-            expiries: 2,
-            disk_losses: 1,
-            ..Limits::default()
-        },
-        delays: Delays::ALL,
-        heal_one_in: 1000,
-        ..Bounds::default()
-    }
+presets! {
+    small "all-delayed": Bounds { limits: limits(1, 2, 0), ..Bounds::default() },
+    small "shrink-and-grow": instant(1, limits(1, 2, 2)),
+    large "shrink-and-grow-twice": instant(1, limits(2, 2, 2)),
+    small "shrink-and-grow-min2": instant(2, limits(2, 2, 2)),
+    small "crash": instant(1, Limits { crashes: 1, ..limits(1, 2, 1) }),
+    small "lost-disk": instant(2, Limits { crashes: 1, disk_losses: 1, ..limits(1, 1, 2) }),
+    small "damage": instant(2, Limits { crashes: 1, damages: 1, ..limits(1, 1, 2) }),
+    small "expiry": instant(1, Limits { expiries: 1, ..limits(1, 2, 0) }),
+    large "expiry-and-changes": instant(1, Limits { expiries: 1, ..limits(1, 2, 1) }),
+    small "lazy-disks": Bounds { lazy_disks: true, ..instant(1, Limits { crashes: 1, ..limits(2, 1, 0) }) },
+    small "resign": instant(1, Limits { resigns: 1, ..limits(1, 2, 1) }),
+    small "unclean": instant(1, Limits { uncleans: 1, ..limits(1, 1, 1) }),
+    small "min-changes": instant(1, Limits { min_changes: 1, ..limits(1, 1, 1) }),
+    small "unknown-outcomes": instant(1, Limits { unknowns: 1, ..limits(1, 1, 2) }),
+    small "reassign": instant(1, Limits { reassigns: 1, ..limits(1, 1, 1) }),
+    small "two-replicas": Bounds { replicas: 2, ..instant(1, Limits { crashes: 1, ..limits(2, 2, 2) }) },
+    large "main-min1": instant(1, main()),
+    large "main-min2": instant(2, main()),
+    large "main-min1-appends": Bounds { delays: APPENDS, ..instant(1, main()) },
+    large "main-min2-appends": Bounds { delays: APPENDS, ..instant(2, main()) },
+    large "main-min1-delayed": Bounds { delays: Delays::ALL, ..instant(1, main()) },
+    large "main-min2-delayed": Bounds { delays: Delays::ALL, ..instant(2, main()) },
+    large "delayed": Bounds { delays: Delays::ALL, ..instant(1, Limits { crashes: 1, ..limits(2, 2, 1) }) },
+    large "delayed-min2": Bounds { delays: Delays::ALL, ..instant(2, Limits { crashes: 1, ..limits(2, 2, 1) }) },
+    large "lazy-disks-late-reads": Bounds {
+        lazy_disks: true,
+        late_reads: true,
+        ..instant(1, Limits { crashes: 1, ..limits(1, 2, 1) })
+    },
+    large "operator": instant(1, Limits { resigns: 1, uncleans: 1, min_changes: 1, crashes: 1, ..limits(1, 2, 1) }),
+    large "operator-min2": instant(2, Limits { resigns: 1, uncleans: 1, min_changes: 1, crashes: 1, ..limits(1, 2, 1) }),
+    large "reassign-and-resign": instant(1, Limits { reassigns: 1, resigns: 1, ..limits(1, 3, 2) }),
+    large "retries": instant(1, Limits { retries: 1, crashes: 1, ..limits(2, 2, 1) }),
+    large "three-epochs": instant(2, Limits { crashes: 1, ..limits(2, 3, 2) }),
+}
+
+const APPENDS: Delays = Delays { appends: true, ..Delays::NONE };
+
+fn limits(writes: u8, epochs: u8, isr_changes: u8) -> Limits {
+    Limits { writes, epochs, isr_changes, ..Limits::default() }
+}
+
+/// The bounds to which the first model of the protocol was exhausted.
+fn main() -> Limits {
+    Limits { crashes: 1, expiries: 2, disk_losses: 1, ..limits(2, 2, 3) }
+}
+
+/// Messages arrive at once, and one state in 64 is healed.
+fn instant(min_insync: u8, limits: Limits) -> Bounds {
+    Bounds { min_insync, limits, delays: Delays::NONE, heal_one_in: 64, ..Bounds::default() }
 }
 
 #[must_use]
