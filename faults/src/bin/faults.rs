@@ -107,6 +107,9 @@ struct ReadLedger {
     /// The version; that of the sources as they are now if it is absent
     #[arg(long)]
     version: Option<String>,
+    /// Every combination of faults, too
+    #[arg(long)]
+    combinations: bool,
 }
 
 #[derive(Debug, Args)]
@@ -215,7 +218,11 @@ fn run(command: Command) -> anyhow::Result<bool> {
         Command::Proxy { ways } => return runtime.block_on(proxy(&ways)),
         Command::Ledger(of) => {
             let version = of.version.map_or_else(|| version::of_sources(Path::new(ROOT)), Ok)?;
-            print!("{}", ledger::report(&ledger::read(&of.file)?, &version));
+            let lines = ledger::read(&of.file)?;
+            print!("{}", ledger::report(&lines, &version));
+            if of.combinations {
+                print!("\n{}", ledger::combinations(&lines, &version));
+            }
             return Ok(true);
         }
         Command::Report { file } => results::read(&file)?,

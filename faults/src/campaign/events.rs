@@ -22,7 +22,9 @@ pub fn check(cut: &Cut) -> anyhow::Result<Report> {
     let mut attempts: Vec<&Attempt> = history.attempts.iter().collect();
     attempts.sort_by_key(|attempt| attempt.id);
     attempts.into_iter().for_each(|attempt| tell(attempt, &mut events));
-    let end_us = micros(history.end);
+    // When each record was read is not known: no earlier than everything else counts.
+    let last = history.attempts.iter().map(|attempt| attempt.ended).max().unwrap_or_default();
+    let end_us = micros(last.max(history.end));
     for (consumer, read) in [("tail", &history.tail), ("reader", &history.log)] {
         for (partition, records) in read {
             events.push(Event::Poll(Poll {
@@ -31,7 +33,6 @@ pub fn check(cut: &Cut) -> anyhow::Result<Report> {
                 from: history.base.get(partition).copied().unwrap_or(0),
                 seek: false,
                 high_watermark: None,
-                // When each record was read is not known: no earlier than the window's end counts.
                 sent_us: end_us,
                 received_us: end_us,
                 records: records.iter().map(seen).collect(),

@@ -189,6 +189,24 @@ pub fn report(lines: &[Line], version: &str) -> String {
     text
 }
 
+/// Every combination of one version, the longest outage first.
+#[must_use]
+pub fn combinations(lines: &[Line], version: &str) -> String {
+    let mut sums: BTreeMap<String, Sum<'_>> = BTreeMap::new();
+    for line in lines.iter().filter(|line| line.version == version && line.faults != ["end"]) {
+        sums.entry(line.combination()).or_default().lines.push(line);
+    }
+    let worst = |sum: &Sum<'_>| sum.sorted(|line| line.outage_ms).last().copied().unwrap_or(0.0);
+    let mut sums: Vec<(String, Sum<'_>)> = sums.into_iter().collect();
+    sums.sort_by(|(_, one), (_, other)| worst(other).total_cmp(&worst(one)));
+    let mut text = format!("{:<46} {:>6}  outage p50/max ms  recovered p50/max ms\n", "combination", "rounds");
+    for (name, sum) in &sums {
+        let (outage, recovered) = (sum.range(|line| line.outage_ms), sum.range(|line| line.recovered_ms));
+        let _ = writeln!(text, "{name:<46} {:>6}  {outage}      {recovered}", sum.lines.len());
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -222,5 +240,8 @@ mod tests {
         assert!(text.contains("30 records acknowledged"), "{text}");
         assert!(text.contains("0 rounds failed, 1 took longer"), "{text}");
         assert!(report(&all, "b").contains("1 rounds failed"));
+        let text = combinations(&all, "a");
+        assert!(text.lines().any(|line| line.starts_with("kill-broker + loss ")), "{text}");
+        assert_eq!(text.lines().count(), 2, "{text}");
     }
 }

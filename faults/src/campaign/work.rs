@@ -94,7 +94,10 @@ where
                 let again = error.retriable()
                     || matches!(
                         error.code(),
-                        ErrorCode::Unreachable | ErrorCode::RequestTimedOut | ErrorCode::InvalidReplication
+                        ErrorCode::Unreachable
+                            | ErrorCode::RequestTimedOut
+                            | ErrorCode::InvalidReplication
+                            | ErrorCode::UnknownBroker
                     );
                 if !again || Instant::now() > deadline {
                     bail!("{what}: {error}");
