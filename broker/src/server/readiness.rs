@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use crate::http::{Missing, ReadinessProbe};
 use crate::metrics::PartitionCounts;
 use crate::server::{BrokerError, Shared};
-use crate::shard::ShardInput;
+use crate::shard::{PartitionStatus, ShardInput};
 
 /// Shows once a second how the partitions stand.
 pub(super) async fn measure(shared: Shared) -> Result<(), BrokerError> {
@@ -57,7 +57,7 @@ impl ReadinessProbe for Probe {
         if shared.log.usage().below_reserve {
             lacks("log", "the disk is full: producing is refused".to_owned());
         }
-        let behind = shared.partitions.all().iter().filter(|h| is_behind(h.status.borrow().role)).count();
+        let behind = shared.partitions.all().iter().filter(|h| is_behind(&h.status.borrow())).count();
         if behind > 0 {
             lacks("partitions", format!("{behind} partitions neither lead nor follow their leader yet"));
         }
@@ -76,6 +76,9 @@ impl ReadinessProbe for Probe {
     }
 }
 
-fn is_behind(role: RoleView) -> bool {
-    !matches!(role, RoleView::Leader { .. } | RoleView::Follower { greeted: true, .. })
+/// A damaged copy that nobody can refill waits for an operator, not for time: it is reported
+/// elsewhere, and the other partitions of this broker are not held up by it.
+fn is_behind(status: &PartitionStatus) -> bool {
+    let settled = matches!(status.role, RoleView::Leader { .. } | RoleView::Follower { greeted: true, .. });
+    !settled && !status.damaged
 }

@@ -62,7 +62,8 @@ impl Scrub {
         }
         let now = Instant::now();
         let rate = i64::try_from(self.config.bytes_per_s).unwrap_or(i64::MAX);
-        let share = |time: Duration| rate.saturating_mul(i64::try_from(time.as_micros()).unwrap_or(i64::MAX)) / 1_000_000;
+        let share =
+            |time: Duration| rate.saturating_mul(i64::try_from(time.as_micros()).unwrap_or(i64::MAX)) / 1_000_000;
         let elapsed = now.duration_since(self.counted).min(BURST * 5);
         self.allowance = self.allowance.saturating_add(share(elapsed)).min(share(BURST));
         self.counted = now;

@@ -176,14 +176,16 @@ impl DataDirectory {
             Some(found) => found.clone(),
             None => {
                 let disk = DiskId(Uuid::new_v4().as_u128());
-                let identity = Identity { cluster, broker, disk };
-                identity
+                Identity { cluster, broker, disk }
             }
         };
         let content = encode_identity(&identity);
         for name in IDENTITIES {
             let known = fs::read(path.join(name)).is_ok_and(|found| found == content.as_bytes());
             if !known {
+                if self.identity.is_some() && path.join(name).exists() {
+                    tracing::warn!(file = name, "the identity of the data directory was damaged; it is written again");
+                }
                 write_whole(&path, name, content.as_bytes()).map_err(|e| refused(&path, e))?;
             }
         }

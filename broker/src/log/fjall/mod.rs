@@ -189,9 +189,10 @@ impl FjallLog {
         let failed = |e: StoreError| OpenError::Store { path: path.clone(), cause: e.to_string() };
         let thorough = options.check_all || matches!(left, Left::Tainted(_));
         let open = || opening::open(&path, &options, &testimony, thorough);
-        let (found, set_aside) = match open() {
+        let replaceable = left != Left::New && !testimony.unreadable;
+        let (found, set_aside) = match open().and_then(|found| found.refuse_rot(&path, &left)) {
             // The witness knows what was there, so nobody takes this copy for what it was.
-            Err(error) if error.is_damage() && left != Left::New && !testimony.unreadable => {
+            Err(error) if replaceable && opening::is_beyond_repair(&error, &path, &left) => {
                 let aside = opening::set_aside(&path, &error).map_err(io("setting the damaged store aside"))?;
                 (open().map_err(failed)?, Some(aside))
             }

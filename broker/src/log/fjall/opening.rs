@@ -6,20 +6,26 @@
 //! a copy that was the only one nothing is served; its bytes are in what was set aside.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::FjallOptions;
+use super::directory::Left;
 use super::doctor::{self, Repair};
 use super::recovery::{self, Recovery};
 use super::retention::Floors;
 use super::store::{Store, StoreError};
 use super::witness::Testimony;
-use super::FjallOptions;
+use crate::log::{Damage, Recovered};
 
 /// So many stores are kept; then somebody has to look at them.
 const SET_ASIDE_MAX: u32 = 3;
+/// How the store says that its own threads have stopped it.
+const POISON: &str = "Poisoned";
+/// As much as a memtable: a disk with less room is a full one.
+const PROBE_BYTES: usize = 64 << 20;
 
 /// An open store and what is in it.
 pub(super) struct Found {
@@ -27,6 +33,21 @@ pub(super) struct Found {
     pub(super) recovery: Recovery,
     pub(super) floors: Arc<Floors>,
     pub(super) repairs: Vec<Repair>,
+}
+
+impl Found {
+    /// A store that its own threads have stopped before, and in which damage is found: they
+    /// would meet it again whatever becomes of the copies, for it stays in the tables.
+    pub(super) fn refuse_rot(self, directory: &Path, left: &Left) -> Result<Self, StoreError> {
+        let stopped = matches!(left, Left::Tainted(why) if why.contains(POISON));
+        let rotten = |found: &Recovered| {
+            matches!(found.damage, Some(Damage::BadChecksum { .. } | Damage::Gap { .. } | Damage::Unreadable { .. }))
+        };
+        if stopped && self.recovery.recovered.values().any(rotten) && disk_works(directory).is_ok() {
+            return Err(StoreError::Record("damage has stopped the store before".to_owned()));
+        }
+        Ok(self)
+    }
 }
 
 /// Opens the store in a data directory; `thorough` checks every batch.
@@ -53,6 +74,26 @@ pub(super) fn open(
     let (store, recovery) =
         opened.unwrap_or_else(|_| Err(StoreError::Record("the store panicked while it was opened".to_owned())))?;
     Ok(Found { store, recovery, floors, repairs })
+}
+
+/// Whether a store that fails while it is opened holds damage, and is to be set aside.
+///
+/// Its own threads rewrite tables as soon as it is open, and stop it when they meet damage
+/// there: after every start again. That looks the same as a full disk or one that fails; so
+/// only where the last process ended like this too, and the disk takes and gives back what is
+/// written to it, it is damage.
+pub(super) fn is_beyond_repair(error: &StoreError, directory: &Path, left: &Left) -> bool {
+    error.is_damage() || (error.is_poison() && matches!(left, Left::Tainted(_)) && disk_works(directory).is_ok())
+}
+
+fn disk_works(directory: &Path) -> io::Result<()> {
+    let path = directory.join("probe.new");
+    let content: Vec<u8> = (0..PROBE_BYTES).map(|n| (n % 251) as u8).collect();
+    let mut file = File::create(&path)?;
+    let written = file.write_all(&content).and_then(|()| file.sync_all());
+    let read = written.and_then(|()| fs::read(&path));
+    fs::remove_file(&path)?;
+    if read? == content { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
 }
 
 /// Moves the store to another name in the same directory.

@@ -143,7 +143,7 @@ impl Reader {
             {
                 return Ok(Attempt::Done(found));
             }
-            match item.and_then(|(key, value)| check(&key, value, expected, from)) {
+            match item.and_then(|(key, value)| Ok(check(&key, value, expected, from)?)) {
                 Ok(batch) if batch.last >= end => break,
                 Ok(batch) => {
                     bytes += batch.bytes.len();
@@ -152,7 +152,8 @@ impl Reader {
                 }
                 // The next read begins here and reports it.
                 Err(_) if !found.batches.is_empty() => return Ok(Attempt::Done(found)),
-                Err(damage) => return Ok(Attempt::Suspect(damage)),
+                Err(Bad::Damage(damage)) => return Ok(Attempt::Suspect(damage)),
+                Err(Bad::Store(error)) => return Err(error.into()),
             }
         }
         match expected {
@@ -167,13 +168,14 @@ impl Reader {
         let from = time::begin_at(&self.reading, prefix, timestamp_ms)?.max(start);
         let mut expected = None;
         for item in self.reading.log.range(keys::batches_from(prefix, from)) {
-            match stored(item).and_then(|(key, value)| check(&key, value, expected, from)) {
+            match stored(item).and_then(|(key, value)| Ok(check(&key, value, expected, from)?)) {
                 Ok(batch) if batch.last >= end => break,
                 Ok(batch) if batch.max_timestamp_ms >= timestamp_ms => {
                     return Ok(Attempt::Done(Some(batch.base.max(start))));
                 }
                 Ok(batch) => expected = Some(batch.last.plus(1)),
-                Err(damage) => return Ok(Attempt::Suspect(damage)),
+                Err(Bad::Damage(damage)) => return Ok(Attempt::Suspect(damage)),
+                Err(Bad::Store(error)) => return Err(error.into()),
             }
         }
         Ok(Attempt::Done(None))
@@ -188,9 +190,32 @@ enum ReadError {
     Store(#[from] StoreError),
 }
 
-/// One item of the store. What cannot be read is damage of this copy, not of the whole store.
-pub(super) fn stored(item: fjall::Guard) -> Result<(UserKey, UserValue), Damage> {
-    item.into_inner().map_err(|e| Damage::Unreadable { what: e.to_string() })
+/// Why a stored batch is not what was asked for.
+#[derive(Debug)]
+pub(super) enum Bad {
+    /// Of this copy, not of the whole store.
+    Damage(Damage),
+    /// The system refuses to read, which says nothing about what is stored: a copy must not be
+    /// given up because the process has run out of file descriptors.
+    Store(StoreError),
+}
+
+impl From<Damage> for Bad {
+    fn from(damage: Damage) -> Self {
+        Self::Damage(damage)
+    }
+}
+
+/// One item of the store.
+pub(super) fn stored(item: fjall::Guard) -> Result<(UserKey, UserValue), Bad> {
+    item.into_inner().map_err(|error| {
+        let error = StoreError::from(error);
+        if error.is_damage() || error.is_bad_sector() {
+            Bad::Damage(Damage::Unreadable { what: error.to_string() })
+        } else {
+            Bad::Store(error)
+        }
+    })
 }
 
 /// Checks one stored batch: its key, its checksum, and that it continues at `expected`; the

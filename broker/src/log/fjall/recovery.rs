@@ -9,7 +9,7 @@ use baton_core::{Epoch, Offset};
 use fjall::Keyspace;
 
 use super::keys::{self, Prefix};
-use super::readers::{bytes, check, stored};
+use super::readers::{Bad, bytes, check, stored};
 use super::records::{self, Descriptor};
 use super::store::{Reading, StoreError};
 use super::witness::{Seen, Testimony};
@@ -173,10 +173,11 @@ impl Found {
         let Some(item) = tail.next() else { return Ok(()) };
         let (key, value) = match stored(item) {
             Ok(item) => item,
-            Err(damage) => {
+            Err(Bad::Damage(damage)) => {
                 self.damage.get_or_insert(damage);
                 return Ok(());
             }
+            Err(Bad::Store(error)) => return Err(error),
         };
         let last = keys::parse_batch(&key).map_or(Offset::ZERO, |(_, last)| last);
         self.end = last.plus(1);
@@ -218,9 +219,10 @@ impl Found {
         let mut batches = reading.log.range(keys::batches_from(prefix, self.start));
         let count = if thorough { usize::MAX } else { 1 };
         for item in batches.by_ref().take(count) {
-            match stored(item).and_then(|(key, value)| check(&key, value, expected, self.start)) {
+            match stored(item).and_then(|(key, value)| Ok(check(&key, value, expected, self.start)?)) {
                 Ok(batch) => expected = Some(batch.last.plus(1)),
-                Err(damage) => return Ok(Some(damage)),
+                Err(Bad::Damage(damage)) => return Ok(Some(damage)),
+                Err(Bad::Store(error)) => return Err(error),
             }
         }
         Ok(None)

@@ -26,6 +26,7 @@ use super::retention::{FilterFactory, Floors, parse_time};
 use super::{FjallOptions, SyncFile};
 use crate::log::StoredBatch;
 
+const EIO: i32 = 5;
 const LOG: &str = "log";
 const METADATA: &str = "metadata";
 /// Values below this stay beside their keys.
@@ -60,6 +61,24 @@ impl StoreError {
             Self::Io { cause, .. } => shows_damage(cause),
             Self::Record(_) => true,
         }
+    }
+}
+
+impl StoreError {
+    /// Whether the disk could not read what it holds.
+    pub(super) fn is_bad_sector(&self) -> bool {
+        let (Self::Fjall(fjall::Error::Io(cause) | fjall::Error::Storage(lsm_tree::Error::Io(cause)))
+        | Self::Io { cause, .. }) = self
+        else {
+            return false;
+        };
+        cause.raw_os_error() == Some(EIO)
+    }
+
+    /// Whether the store stopped because of something that happened on its own threads, and
+    /// does not say what.
+    pub(super) fn is_poison(&self) -> bool {
+        matches!(self, Self::Fjall(fjall::Error::Poisoned))
     }
 }
 

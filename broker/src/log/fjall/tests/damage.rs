@@ -320,3 +320,24 @@ fn copy(from: &Path, to: &Path) {
         if path.is_dir() { copy(&path, &target) } else { drop(std::fs::copy(&path, &target).unwrap()) }
     }
 }
+
+/// A process that the store's own threads have ended because of damage would meet it again
+/// after every start: tables are rewritten as soon as they are open.
+#[tokio::test]
+async fn a_store_that_damage_has_stopped_before_is_set_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let p = ten_batches(dir.path()).await;
+    tamper(dir.path(), |writes| writes.batch(Prefix(p.0), &flipped(5)));
+    DataDirectory::taint(dir.path(), "FjallError: Poisoned").unwrap();
+    let log = open(dir.path(), small()).unwrap();
+    assert!(log.opening().set_aside.is_some());
+    let damage = Damage::EndBelowWitness { end: Offset(0), witness: Offset(100) };
+    assert_eq!(log.recovered()[&p].damage, Some(damage));
+    drop(log);
+    // Without damage in it a full disk, say, is what stopped it: everything stays.
+    let dir = tempfile::tempdir().unwrap();
+    let p = ten_batches(dir.path()).await;
+    DataDirectory::taint(dir.path(), "FjallError: Poisoned").unwrap();
+    let log = open(dir.path(), small()).unwrap();
+    assert_eq!((&log.opening().set_aside, &log.recovered()[&p].damage), (&None, &None));
+}
