@@ -74,7 +74,6 @@ async fn round(site: &mut Site, plan: &Plan, number: u64, line: &mut Line) -> an
     let sync = Duration::from_millis(random.random_range(1..=SYNC_MS_MAX));
     brokers.iter().for_each(|id| site.cluster.disk(*id).slow(sync));
     sleep(Duration::from_millis(random.random_range(200..1_200))).await;
-    let logs: Vec<u64> = brokers.iter().map(|id| site.log_length(*id)).collect();
     let prelude = match random.random_range(0..10) {
         0..7 => Prelude::Nothing,
         7..9 => Prelude::WhileStarting,
@@ -93,6 +92,8 @@ async fn round(site: &mut Site, plan: &Plan, number: u64, line: &mut Line) -> an
     }
     cut(site, &brokers, &mut random, line)?;
     line.targets = vec![format!("{prelude:?}: {}", line.targets.join(", "))];
+    // What a broker says while its disk fails is not held against it.
+    let logs: Vec<u64> = brokers.iter().map(|id| site.log_length(*id)).collect();
     let end_at = site.load.now();
     let back = site.come_back(line).await;
     for (broker, from) in brokers.iter().zip(logs) {
