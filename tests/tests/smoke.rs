@@ -61,8 +61,9 @@ fn run(seed: u64) -> Vec<String> {
     sim.client("client", produce_and_read_back(cluster.clone(), trace.clone()));
     let (crash, back) = (Duration::from_millis(2_500), Duration::from_millis(7_000));
     while !sim.step().unwrap() {
+        cluster.after_step(&sim);
         if (crash..back).contains(&sim.elapsed()) && sim.is_host_running(broker_name(1)) {
-            cluster.disks[0].power_off();
+            cluster.disk(1).power_off();
             sim.crash(broker_name(1));
         }
         if sim.elapsed() >= back && !sim.is_host_running(broker_name(1)) {
