@@ -99,7 +99,7 @@ pub fn decompress(codec: Codec, packed: &Bytes, max: usize) -> Result<Bytes, Bat
         Codec::None => Ok(packed.clone()),
         Codec::Gzip => read_capped(flate2::bufread::MultiGzDecoder::new(&packed[..]), max),
         Codec::Snappy => unsnappy(packed, max),
-        Codec::Lz4 => read_capped(FrameDecoder::new(&packed[..]), max),
+        Codec::Lz4 => unlz4(packed, max),
         Codec::Zstd => unzstd(packed, max),
     }
 }
@@ -131,6 +131,17 @@ fn lz4(plain: &[u8]) -> io::Result<Vec<u8>> {
     let mut encoder = FrameEncoder::with_frame_info(info, Vec::new());
     encoder.write_all(plain)?;
     encoder.finish().map_err(io::Error::other)
+}
+
+/// How every frame begins. The older form of them, which Kafka's clients never write, has blocks of
+/// 8 MiB whatever is in them: six bytes would take 16 MiB to find out that there is nothing.
+const LZ4_MAGIC: [u8; 4] = 0x184D_2204_u32.to_le_bytes();
+
+fn unlz4(packed: &Bytes, max: usize) -> Result<Bytes, BatchError> {
+    if !packed.starts_with(&LZ4_MAGIC) {
+        return Err(broken("no LZ4 frame"));
+    }
+    read_capped(FrameDecoder::new(&packed[..]), max)
 }
 
 /// The largest window that a frame may ask for, as a power of two: 128 MiB, what zstd itself

@@ -100,6 +100,15 @@ fn a_snappy_block_is_not_believed_about_its_length() {
     assert!(error.to_string().contains("more than it can hold"), "{error}");
 }
 
+/// Found by fuzzing: the decoder takes 16 MiB for the header of an empty frame of the older form.
+#[test]
+fn an_lz4_frame_of_the_older_form_is_refused() {
+    let refused = decompress(Codec::Lz4, &Bytes::from_static(b"\x02\x21\x4c\x18\x03\x00"), CAP);
+    assert_eq!(refused, Err(BatchError::Decompress("no LZ4 frame".to_owned())));
+    let empty = compress(Codec::Lz4, b"").unwrap();
+    assert_eq!(decompress(Codec::Lz4, &empty.into(), CAP), Ok(Bytes::new()));
+}
+
 #[test]
 fn a_zstd_window_beyond_the_limit_is_refused() {
     // A frame header alone: magic, no single segment, window descriptor for 2^31 bytes.
