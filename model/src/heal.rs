@@ -10,8 +10,8 @@ use crate::names;
 use crate::state::{Checked, State, Violation};
 use crate::step::World;
 
-/// Records that a healing run may send.
-pub const WRITES: u8 = 2;
+/// Records that a healing run sends.
+pub const WRITES: u8 = 1;
 
 /// Elections that a healing run may hold.
 pub const EPOCHS: usize = 12;
@@ -50,18 +50,15 @@ pub fn heal(model: &Replication, state: &State) -> Checked {
     world.healing_ms = Some(1_000);
     world.end_faults()?;
     let mut electors = vec![Elector::default(); world.state.nodes.len()];
-    let mut sent = world.state.used.writes;
-    let last = model.bounds.limits.writes + WRITES;
+    let sent = world.state.used.writes + 1;
     for _ in 0..ROUNDS_MAX {
         world.round(&mut electors)?;
-        let committed = world.state.ledger.committed.iter().any(|r| r.id == sent) && sent > state.used.writes;
+        let committed = world.state.ledger.committed.iter().any(|r| r.id == sent);
         if world.is_settled() && committed {
             return world.check_everything();
         }
-        // A record that was in flight when its leader changed is given up.
-        let in_flight = sent > state.used.writes && world.holds(sent);
-        if world.is_settled() && !in_flight && sent < last {
-            sent += 1;
+        // A record that was refused is sent again; one that is stored may yet be acknowledged.
+        if world.is_settled() && !world.holds(sent) {
             world.send_record(sent)?;
         }
     }
