@@ -134,11 +134,11 @@ impl Link {
         }
     }
 
-    /// Messages may have been lost on the way: every flow with this broker begins anew.
+    /// Messages may have been lost on the way: every flow with this broker begins anew. Of the
+    /// catch-up link, too: the other side may have greeted over its own links, and what it was
+    /// sent for that was dropped from the queue just now.
     async fn begin_flows(&self) {
-        if !self.catch_up {
-            self.parts.shards.tell_all(|| ShardInput::LinkReset(self.to)).await;
-        }
+        self.parts.shards.tell_all(|| ShardInput::LinkReset(self.to)).await;
     }
 
     async fn open(&self) -> Result<Open, String> {
