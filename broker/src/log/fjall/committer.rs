@@ -176,7 +176,7 @@ impl Committer {
 
     /// Now and then, busy or not.
     fn measure(&mut self) -> Result<(), StoreError> {
-        self.view.set_free(self.reserve.free(), self.options.reserve_bytes);
+        self.view.set_free(self.reserve.free(), self.reserve.floor());
         if self.reclaim.due() && self.store.may_rewrite(self.options.reclaim_interval) {
             // Any write: together with the rotation it lets go of files that are not needed.
             let mut writes = self.store.writes();
@@ -188,7 +188,7 @@ impl Committer {
         if self.measured.elapsed() >= MEASURE_EVERY {
             self.measured = Instant::now();
             let free = self.reserve.free();
-            self.view.set_space(self.store.bytes()?, free, self.options.reserve_bytes);
+            self.view.set_space(self.store.bytes()?, free, self.reserve.floor());
         }
         Ok(())
     }

@@ -21,22 +21,26 @@ pub(super) struct Reserve {
     probe: FreeSpace,
     reserve: u64,
     free: u64,
+    /// What the last append would have taken, if it was refused.
+    refused: u64,
     sampled: Option<Instant>,
 }
 
 impl Reserve {
     pub(super) fn new(probe: FreeSpace, reserve: u64) -> Self {
-        Self { probe, reserve, free: u64::MAX, sampled: None }
+        Self { probe, reserve, free: u64::MAX, refused: 0, sampled: None }
     }
 
     /// Whether `bytes` may be appended; counts them if so.
     pub(super) fn admit(&mut self, directory: &Path, bytes: u64) -> Result<(), LogError> {
         self.sample(directory);
-        let left = self.free.saturating_sub(bytes.saturating_mul(WRITES_PER_BYTE));
+        let takes = bytes.saturating_mul(WRITES_PER_BYTE);
+        let left = self.free.saturating_sub(takes);
         if left < self.reserve {
+            self.refused = takes;
             return Err(LogError::Full { free: self.free, reserve: self.reserve });
         }
-        self.free = left;
+        (self.free, self.refused) = (left, 0);
         Ok(())
     }
 
@@ -55,6 +59,13 @@ impl Reserve {
     pub(super) fn free(&self) -> u64 {
         self.free
     }
+
+    /// What has to be free before another append is tried: the reserve, and the room that the
+    /// last one did not find. Whoever asks beforehand is not told that there is room, to be
+    /// refused afterwards, again and again.
+    pub(super) fn floor(&self) -> u64 {
+        self.reserve.saturating_add(self.refused)
+    }
 }
 
 #[cfg(test)]
@@ -67,7 +78,8 @@ mod tests {
         let path = Path::new("/");
         assert_eq!(reserve.admit(path, 200), Ok(()));
         assert_eq!(reserve.admit(path, 101), Err(LogError::Full { free: 600, reserve: 400 }));
+        assert_eq!((reserve.free(), reserve.floor()), (600, 602), "what was refused would be refused again");
         assert_eq!(reserve.admit(path, 100), Ok(()));
-        assert_eq!(reserve.free(), 400);
+        assert_eq!((reserve.free(), reserve.floor()), (400, 400));
     }
 }
