@@ -90,13 +90,16 @@ impl ClusterTask {
                     WriteOutcome::Refused
                 }
             };
+            let id = order.id;
+            let input = Input::Written { attempt: order.attempt, outcome: told };
+            self.parts.shards.tell(id, ShardInput::Replica { id, input }).await;
             if let WriteOutcome::Done { version } = told {
                 self.note_isr_change(&order);
-                self.parts.view.learn_state(order.id, VersionedState { state: order.state.clone(), version });
+                // The replica may have given its role up meanwhile, and then does not care what
+                // became of its write; but what is in the view is no news to it later.
+                self.learn_state(id, VersionedState { state: order.state, version }, false).await;
             }
-            let input = Input::Written { attempt: order.attempt, outcome: told };
-            self.parts.shards.tell(order.id, ShardInput::Replica { id: order.id, input }).await;
-            self.to_decide.insert(order.id);
+            self.to_decide.insert(id);
         }
     }
 
