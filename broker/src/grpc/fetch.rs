@@ -23,6 +23,8 @@ struct Wanted {
     from: Offset,
     max_bytes: usize,
     epoch: Option<Epoch>,
+    /// What the last reading could see: below it there is nothing new.
+    seen: Offset,
 }
 
 impl GrpcService {
@@ -76,7 +78,7 @@ impl GrpcService {
         };
         let handle = self.led(topic, id).map_err(|e| (e, Some(id)))?;
         let max_bytes = usize::try_from(partition.max_bytes.max(1)).unwrap_or(usize::MAX);
-        Ok(Wanted { index, handle, from, max_bytes, epoch: partition.epoch.map(Epoch) })
+        Ok(Wanted { index, handle, from, max_bytes, epoch: partition.epoch.map(Epoch), seen: from })
     }
 
     /// Reads until there is enough, something went wrong, or the time is up.
@@ -97,29 +99,23 @@ impl GrpcService {
                 // What comes after this reading is news.
                 one.handle.status.mark_unchanged();
             }
-            let (bytes, wrong) = self.read_once(&wanted, max_bytes, results).await;
+            let (bytes, wrong) = self.read_once(&mut wanted, max_bytes, results).await;
             if failed || wrong || bytes >= enough || wanted.is_empty() || request.max_wait_ms == 0 {
                 return;
             }
-            if tokio::time::timeout_at(deadline, self.news(&mut wanted)).await.is_err() {
+            if tokio::time::timeout_at(deadline, news(&mut wanted)).await.is_err() {
                 return;
             }
         }
     }
 
-    async fn news(&self, wanted: &mut [Wanted]) {
-        let waits = wanted.iter_mut().map(|one| {
-            let (from, epoch) = (one.from, one.handle.status.borrow().epoch);
-            Box::pin(async move {
-                // A partition that closes is news, too.
-                let _ = one.handle.status.wait_for(|s| s.high_watermark > from || !s.leads() || s.epoch != epoch).await;
-            })
-        });
-        select_all(waits).await;
-    }
-
     /// Returns the bytes found, and whether a partition failed.
-    async fn read_once(&self, wanted: &[Wanted], max_bytes: usize, results: &mut [v1::FetchResult]) -> (usize, bool) {
+    async fn read_once(
+        &self,
+        wanted: &mut [Wanted],
+        max_bytes: usize,
+        results: &mut [v1::FetchResult],
+    ) -> (usize, bool) {
         let (mut total, mut wrong) = (0, false);
         for one in wanted {
             let left = max_bytes.saturating_sub(total);
@@ -133,10 +129,13 @@ impl GrpcService {
                 FetchCall { id, from: one.from, max_bytes: one.max_bytes.min(left.max(1)), epoch: one.epoch, reply };
             self.parts.shards.tell(id, ShardInput::Fetch(call)).await;
             match answer.await {
-                Ok(Ok(fetched)) => total += fill(result, fetched),
-                Ok(Err(FetchFailure { error, high_watermark, log_start })) => {
+                Ok(Ok(fetched)) => {
+                    one.seen = one.seen.max(fetched.high_watermark);
+                    total += fill(result, fetched);
+                }
+                Ok(Err(FetchFailure { error, latest, log_start })) => {
                     wrong = true;
-                    result.high_watermark = high_watermark.to_wire();
+                    result.high_watermark = latest.map_or(-1, Offset::to_wire);
                     result.log_start = log_start.to_wire();
                     self.fail(result, &error, Some(id));
                 }
@@ -156,8 +155,20 @@ impl GrpcService {
     }
 }
 
+/// Until more can be read than the last reading saw, or a partition changed hands or closed.
+async fn news(wanted: &mut [Wanted]) {
+    let waits = wanted.iter_mut().map(|one| {
+        let (seen, epoch) = (one.seen, one.handle.status.borrow().epoch);
+        Box::pin(async move {
+            // A partition that closes is news, too.
+            let _ = one.handle.status.wait_for(|s| s.high_watermark > seen || !s.leads() || s.epoch != epoch).await;
+        })
+    });
+    select_all(waits).await;
+}
+
 fn fill(result: &mut v1::FetchResult, fetched: Fetched) -> usize {
-    result.high_watermark = fetched.high_watermark.to_wire();
+    result.high_watermark = fetched.latest.map_or(-1, Offset::to_wire);
     result.log_start = fetched.log_start.to_wire();
     result.epoch = fetched.epoch.0;
     result.batches = fetched.batches.into_iter().map(|batch| batch.bytes).collect();
@@ -183,5 +194,54 @@ fn refuse_all(request: &v1::FetchRequest, error: &Error, throttle: Duration) -> 
     v1::FetchResponse {
         results: results.collect(),
         throttle_ms: u32::try_from(throttle.as_millis()).unwrap_or(u32::MAX),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use baton_core::replica::RoleView;
+    use baton_core::{BrokerId, DiskId, Generation, Member};
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::shard::PartitionStatus;
+
+    fn status(high_watermark: u64) -> PartitionStatus {
+        PartitionStatus {
+            role: RoleView::Leader { resigning: false },
+            member: Member { broker: BrokerId(1), disk: DiskId(1), generation: Generation(0) },
+            epoch: Epoch(1),
+            version: 1,
+            log_start: Offset(0),
+            log_end: Offset(9),
+            high_watermark: Offset(high_watermark),
+            latest: Some(Offset(high_watermark)),
+            in_sync: 1,
+            assigned: 1,
+            damaged: false,
+            yields: false,
+        }
+    }
+
+    /// One record is there and the reader wants more: it waits for the next one, instead of
+    /// reading the same one until the time is up.
+    #[tokio::test(start_paused = true)]
+    async fn what_was_read_is_no_news() {
+        let (shown, watched) = watch::channel(status(1));
+        let handle = PartitionHandle {
+            id: TopicPartition::default(),
+            topic: "t".into(),
+            settings: baton_core::topic::TopicConfig::default(),
+            status: watched,
+        };
+        let mut wanted =
+            [Wanted { index: 0, handle, from: Offset(0), max_bytes: 1 << 20, epoch: None, seen: Offset(1) }];
+        let second = Duration::from_secs(1);
+        assert!(tokio::time::timeout(second, news(&mut wanted)).await.is_err());
+        shown.send_replace(status(2));
+        assert!(tokio::time::timeout(second, news(&mut wanted)).await.is_ok());
+        wanted[0].seen = Offset(2);
+        shown.send_replace(PartitionStatus { role: RoleView::Idle, ..status(2) });
+        assert!(tokio::time::timeout(second, news(&mut wanted)).await.is_ok());
     }
 }

@@ -11,6 +11,7 @@ use crate::shard::partition::Partition;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Window {
     pub(super) high_watermark: Offset,
+    latest: Option<Offset>,
     pub(super) log_start: Offset,
     pub(super) epoch: Epoch,
     mutations: Mutations,
@@ -20,6 +21,7 @@ impl Window {
     pub(super) fn of(replica: &Replica, mutations: Mutations) -> Self {
         Self {
             high_watermark: replica.high_watermark(),
+            latest: replica.latest(),
             log_start: replica.log_start(),
             epoch: replica.epoch(),
             mutations,
@@ -30,6 +32,7 @@ impl Window {
     pub(super) fn nothing() -> Self {
         Self {
             high_watermark: Offset::ZERO,
+            latest: None,
             log_start: Offset::ZERO,
             epoch: Epoch::NONE,
             mutations: Mutations::default(),
@@ -41,11 +44,12 @@ impl Window {
         let one_more = u64::from(self.mutations.lacks(Mutation::FetchOffByOne));
         let all = self.mutations.lacks(Mutation::ReadAboveHighWatermark);
         batches.retain(|batch| batch.last < self.high_watermark.plus(one_more) || all);
-        Fetched { batches, high_watermark: self.high_watermark, log_start: self.log_start, epoch: self.epoch }
+        let Self { high_watermark, latest, log_start, epoch, .. } = self;
+        Fetched { batches, high_watermark, latest, log_start, epoch }
     }
 
     pub(super) fn fail(self, error: Error) -> FetchFailure {
-        FetchFailure { error, high_watermark: self.high_watermark, log_start: self.log_start }
+        FetchFailure { error, latest: self.latest, log_start: self.log_start }
     }
 }
 

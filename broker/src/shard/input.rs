@@ -75,7 +75,11 @@ pub struct FetchCall {
 pub struct Fetched {
     /// The first one contains the offset that was asked for; all below the high watermark.
     pub batches: Vec<StoredBatch>,
+    /// Readers were shown what lies below it.
     pub high_watermark: Offset,
+    /// The same, if a client may be told that this is the end: a new leader does not know how
+    /// far its predecessor was.
+    pub latest: Option<Offset>,
     pub log_start: Offset,
     pub epoch: Epoch,
 }
@@ -84,7 +88,7 @@ pub struct Fetched {
 #[derive(Clone, Debug)]
 pub struct FetchFailure {
     pub error: Error,
-    pub high_watermark: Offset,
+    pub latest: Option<Offset>,
     pub log_start: Offset,
 }
 
