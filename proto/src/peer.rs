@@ -77,13 +77,25 @@ pub fn add_to_frame(frame: &mut v1::PeerFrame, id: TopicPartition, message: Mess
     }
 }
 
+/// What a message counts for besides its batches.
+const MESSAGE_BYTES: usize = 64;
+
+/// What one message adds to [`frame_bytes`].
+#[must_use]
+pub fn message_bytes(message: &Message) -> usize {
+    match message {
+        Message::Append(append) => MESSAGE_BYTES + append.batches.iter().map(|batch| batch.len()).sum::<usize>(),
+        _ => MESSAGE_BYTES,
+    }
+}
+
 /// Bytes of batches in a frame: what windows and limits count.
 #[must_use]
 pub fn frame_bytes(frame: &v1::PeerFrame) -> usize {
     let batches = frame.appends.iter().flat_map(|append| &append.batches);
     let small =
         frame.announces.len() + frame.hellos.len() + frame.hello_replies.len() + frame.appends.len() + frame.acks.len();
-    small * 64 + batches.map(Bytes::len).sum::<usize>()
+    small * MESSAGE_BYTES + batches.map(Bytes::len).sum::<usize>()
 }
 
 /// Every message of a frame. Batches are checked by their CRC here.

@@ -119,6 +119,7 @@ async fn run(mut parts: ShardParts) {
 impl Shard {
     pub(super) fn new(parts: ShardParts) -> Self {
         let env = Env::clone(&parts.env.borrow());
+        let turn = Turn::new(parts.config.catch_up_bytes);
         Self {
             cache: TailCache::new(parts.tail_cache_bytes),
             cache_shown_bytes: 0,
@@ -131,7 +132,7 @@ impl Shard {
             catch_up_running: 0,
             requests: BTreeMap::new(),
             next_request: 0,
-            turn: Turn::default(),
+            turn,
             effects: Vec::new(),
         }
     }
@@ -439,7 +440,7 @@ impl Shard {
 
     pub(super) fn end_turn(&mut self) {
         self.flush_appends();
-        for ((to, catch_up), frame) in self.turn.take_frames() {
+        for ((to, catch_up, _), frame) in self.turn.take_frames() {
             self.parts.peers.send(to, catch_up, frame);
         }
         for partition in self.partitions.values_mut().filter(|p| p.changed) {
