@@ -1,13 +1,12 @@
 //! How fast lagging replicas are refilled: so many bytes per second for all of them together,
 //! so that live appends and the disk's other readers keep their share.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-/// Hands out turns in order. Clones share the rate.
+/// Hands out turns; they are paid for afterwards. Clones share the rate.
 #[derive(Clone, Debug)]
 pub struct Pace {
     bytes_per_s: u64,
@@ -20,17 +19,23 @@ impl Pace {
         Self { bytes_per_s: bytes_per_s.max(1), free_at: Arc::default() }
     }
 
-    /// Waits until `bytes` more fit into the rate.
-    pub async fn wait(&self, bytes: usize) {
+    /// Waits until everything that was paid for so far fits into the rate.
+    pub async fn turn(&self) {
+        while let Some(at) = self.free_at().filter(|at| *at > Instant::now()) {
+            tokio::time::sleep_until(at).await;
+        }
+    }
+
+    /// Counts what was read: often far less than what a read may bring.
+    pub fn pay(&self, bytes: usize) {
         let took = Duration::from_secs_f64(bytes as f64 / self.bytes_per_s as f64);
-        let due = {
-            let mut free_at = self.free_at.lock().await;
-            let now = Instant::now();
-            let due = free_at.map_or(now, |at| at.max(now));
-            *free_at = Some(due + took);
-            due
-        };
-        tokio::time::sleep_until(due).await;
+        let now = Instant::now();
+        let mut free_at = self.free_at.lock().unwrap_or_else(PoisonError::into_inner);
+        *free_at = Some(free_at.map_or(now, |at| at.max(now)) + took);
+    }
+
+    fn free_at(&self) -> Option<Instant> {
+        *self.free_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -43,8 +48,16 @@ mod tests {
         let pace = Pace::new(1_000);
         let started = Instant::now();
         for _ in 0..4 {
-            pace.clone().wait(500).await;
+            let pace = pace.clone();
+            pace.turn().await;
+            pace.pay(500);
         }
         assert_eq!(started.elapsed().as_millis(), 1_500, "the first one starts at once");
+        pace.turn().await;
+        for _ in 0..1_000 {
+            pace.turn().await;
+            pace.pay(0);
+        }
+        assert_eq!(started.elapsed().as_millis(), 2_000, "what brings nothing costs nothing");
     }
 }

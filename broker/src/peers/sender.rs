@@ -114,8 +114,14 @@ impl PeerSender {
         }
     }
 
-    pub async fn pace_catch_up(&self, bytes: usize) {
-        self.pace.wait(bytes).await;
+    /// Waits until the rate allows another read for a lagging follower.
+    pub async fn catch_up_turn(&self) {
+        self.pace.turn().await;
+    }
+
+    /// What the read brought.
+    pub fn pay_catch_up(&self, bytes: usize) {
+        self.pace.pay(bytes);
     }
 
     /// Channels to all peers with a live link but `except`.

@@ -39,8 +39,7 @@ impl Shard {
             }
             Completion::LogChanged { id, term, result } => self.log_changed(id, term, result),
             Completion::ReadForFollower { id, to, flow, result } => {
-                self.catch_up_running -= 1;
-                self.start_catch_up_reads();
+                self.catch_up_read_done();
                 match result {
                     Ok(batches) => self.step(id, Input::ReadForFollower { to, flow, batches }),
                     Err(error @ (LogError::Damaged(_) | LogError::Failed(_))) => self.log_failed(id, &error),

@@ -12,10 +12,12 @@
 //! | `run` | the task |
 //! | `changes` | calls that change the log, and what is saved beside it |
 //! | `completion` | what was started in an earlier turn is done |
+//! | `catch_up` | reads for lagging followers |
 //! | `fetch` | answers readers from memory or from the log |
 //! | `scrub` | reads every copy now and then, to find what has rotted |
 //! | [`open`] | brings a partition from disk into its shard |
 
+mod catch_up;
 mod changes;
 mod completion;
 mod fetch;

@@ -4,9 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use baton_core::replica::{
-    Effect, Env, Flow, Input, Message, Produce, Refusal, Replica, ReplicaConfig, RequestId,
-};
+use baton_core::replica::{Effect, Env, Input, Message, Produce, Refusal, Replica, ReplicaConfig, RequestId};
 use baton_core::topic::TopicConfig;
 use baton_core::{BrokerId, Epoch, Error, ErrorCode, Incarnation, Offset, TopicPartition};
 use futures::future::BoxFuture;
@@ -19,6 +17,7 @@ use crate::log::Log;
 use crate::metrics::Metrics;
 use crate::mutation::Mutations;
 use crate::peers::PeerSender;
+use crate::shard::catch_up::CatchUp;
 use crate::shard::completion::Completion;
 use crate::shard::fetch::Window;
 use crate::shard::input::{ClosedCopy, FetchCall, OpenPartition, ProduceCall, Produced, RegistryCall, ShardInput};
@@ -29,9 +28,6 @@ use crate::tail_cache::TailCache;
 
 /// Inputs handled before their effects are handed on.
 const TURN_MAX: usize = 512;
-
-/// Bytes of one read for a lagging follower are the core's business; so many reads run at once.
-const CATCH_UP_READS_MAX: usize = 16;
 
 /// What a shard is made of.
 pub struct ShardParts {
@@ -70,8 +66,7 @@ pub(super) struct Shard {
     cache_shown_bytes: u64,
     env: Env,
     pub(super) running: FuturesUnordered<BoxFuture<'static, Completion>>,
-    catch_up_waiting: VecDeque<(TopicPartition, BrokerId, Flow, Offset, usize)>,
-    pub(super) catch_up_running: usize,
+    pub(super) catch_up: CatchUp,
     pub(super) scrub: Scrub,
     requests: BTreeMap<RequestId, Pending>,
     next_request: u64,
@@ -128,8 +123,7 @@ impl Shard {
             parts,
             partitions: BTreeMap::new(),
             running: FuturesUnordered::new(),
-            catch_up_waiting: VecDeque::new(),
-            catch_up_running: 0,
+            catch_up: CatchUp::default(),
             requests: BTreeMap::new(),
             next_request: 0,
             turn,
@@ -380,38 +374,6 @@ impl Shard {
     /// The other side outlives every shard but during the stop of the broker.
     fn ask_registry(&self, call: RegistryCall) {
         let _ = self.parts.registry.send(call);
-    }
-
-    fn read_for_follower(
-        &mut self,
-        id: TopicPartition,
-        to: BrokerId,
-        flow: Flow,
-        from: Offset,
-        max_bytes: usize,
-    ) -> Option<Input> {
-        let partition = self.partitions.get(&id)?;
-        if let Some(batches) = self.cache.read(partition.local, from, max_bytes) {
-            return Some(Input::ReadForFollower { to, flow, batches });
-        }
-        self.catch_up_waiting.push_back((id, to, flow, from, max_bytes));
-        self.start_catch_up_reads();
-        None
-    }
-
-    /// Few at a time, each paced by what the peer's catch-up stream may carry.
-    pub(super) fn start_catch_up_reads(&mut self) {
-        while self.catch_up_running < CATCH_UP_READS_MAX {
-            let Some((id, to, flow, from, max_bytes)) = self.catch_up_waiting.pop_front() else { return };
-            let Some(partition) = self.partitions.get(&id) else { continue };
-            self.catch_up_running += 1;
-            let (log, local, peers) = (Arc::clone(&self.parts.log), partition.local, self.parts.peers.clone());
-            self.running.push(Box::pin(async move {
-                peers.pace_catch_up(max_bytes).await;
-                let result = log.read(local, from, max_bytes).await.map(|found| found.batches);
-                Completion::ReadForFollower { id, to, flow, result }
-            }));
-        }
     }
 
     fn acknowledge(

@@ -1,0 +1,121 @@
+//! Reads for lagging followers: few at a time, each in its turn, paid for by what it brought.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use baton_core::replica::{Flow, Input};
+use baton_core::{BrokerId, Offset, TopicPartition};
+
+use crate::shard::completion::Completion;
+use crate::shard::run::Shard;
+
+/// How many of them a shard has under way. How much one brings is the core's business.
+const READS_MAX: usize = 16;
+
+/// One read that a leader asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Read {
+    flow: Flow,
+    from: Offset,
+    max_bytes: usize,
+}
+
+/// Which reads wait, in the order in which their followers came. A follower of a partition
+/// has one flow at a time: what an earlier one wanted is of no use any more.
+#[derive(Debug, Default)]
+pub(super) struct CatchUp {
+    order: VecDeque<(TopicPartition, BrokerId)>,
+    waiting: BTreeMap<(TopicPartition, BrokerId), Read>,
+    running: usize,
+}
+
+impl CatchUp {
+    fn push(&mut self, id: TopicPartition, to: BrokerId, read: Read) {
+        if self.waiting.insert((id, to), read).is_none() {
+            self.order.push_back((id, to));
+        }
+    }
+
+    fn pop(&mut self) -> Option<(TopicPartition, BrokerId, Read)> {
+        if self.running >= READS_MAX {
+            return None;
+        }
+        let (id, to) = self.order.pop_front()?;
+        self.waiting.remove(&(id, to)).map(|read| (id, to, read))
+    }
+}
+
+impl Shard {
+    /// From memory at once, if it is there.
+    pub(super) fn read_for_follower(
+        &mut self,
+        id: TopicPartition,
+        to: BrokerId,
+        flow: Flow,
+        from: Offset,
+        max_bytes: usize,
+    ) -> Option<Input> {
+        let partition = self.partitions.get(&id)?;
+        if let Some(batches) = self.cache.read(partition.local, from, max_bytes) {
+            return Some(Input::ReadForFollower { to, flow, batches });
+        }
+        self.catch_up.push(id, to, Read { flow, from, max_bytes });
+        self.start_catch_up_reads();
+        None
+    }
+
+    /// A read is done: there is room for another one.
+    pub(super) fn catch_up_read_done(&mut self) {
+        self.catch_up.running -= 1;
+        self.start_catch_up_reads();
+    }
+
+    fn start_catch_up_reads(&mut self) {
+        while let Some((id, to, Read { flow, from, max_bytes })) = self.catch_up.pop() {
+            let Some(partition) = self.partitions.get(&id).filter(|p| p.replica.awaits_read(to, flow)) else {
+                continue;
+            };
+            self.catch_up.running += 1;
+            let (log, local, peers) = (Arc::clone(&self.parts.log), partition.local, self.parts.peers.clone());
+            self.running.push(Box::pin(async move {
+                peers.catch_up_turn().await;
+                let result = log.read(local, from, max_bytes).await.map(|found| found.batches);
+                if let Ok(batches) = &result {
+                    peers.pay_catch_up(batches.iter().map(|batch| batch.len()).sum());
+                }
+                Completion::ReadForFollower { id, to, flow, result }
+            }));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(flow: u64) -> Read {
+        Read { flow: Flow(flow), from: Offset(flow), max_bytes: 1 }
+    }
+
+    #[test]
+    fn a_new_flow_takes_the_place_of_the_old_one() {
+        let (a, b) = (BrokerId(1), BrokerId(2));
+        let id = TopicPartition::default();
+        let mut queue = CatchUp::default();
+        queue.push(id, a, read(1));
+        queue.push(id, b, read(2));
+        queue.push(id, a, read(3));
+        assert_eq!(queue.pop(), Some((id, a, read(3))));
+        assert_eq!(queue.pop(), Some((id, b, read(2))));
+        assert_eq!(queue.pop(), None);
+    }
+
+    #[test]
+    fn only_so_many_run_at_once() {
+        let mut queue = CatchUp { running: READS_MAX, ..CatchUp::default() };
+        queue.push(TopicPartition::default(), BrokerId(1), read(1));
+        assert_eq!(queue.pop(), None);
+        queue.running -= 1;
+        assert!(queue.pop().is_some());
+    }
+}
