@@ -13,6 +13,7 @@
 //! | `changes` | calls that change the log, and what is saved beside it |
 //! | `completion` | what was started in an earlier turn is done |
 //! | `catch_up` | reads for lagging followers |
+//! | `expiry` | producers that fell silent are forgotten |
 //! | `fetch` | answers readers from memory or from the log |
 //! | `scrub` | reads every copy now and then, to find what has rotted |
 //! | [`open`] | brings a partition from disk into its shard |
@@ -20,6 +21,7 @@
 mod catch_up;
 mod changes;
 mod completion;
+mod expiry;
 mod fetch;
 pub mod input;
 pub mod open;

@@ -19,6 +19,7 @@ use crate::mutation::Mutations;
 use crate::peers::PeerSender;
 use crate::shard::catch_up::CatchUp;
 use crate::shard::completion::Completion;
+use crate::shard::expiry::Expiry;
 use crate::shard::fetch::Window;
 use crate::shard::input::{ClosedCopy, FetchCall, OpenPartition, ProduceCall, Produced, RegistryCall, ShardInput};
 use crate::shard::partition::{Partition, env_at, unknown};
@@ -64,7 +65,8 @@ pub(super) struct Shard {
     pub(super) partitions: BTreeMap<TopicPartition, Partition>,
     pub(super) cache: TailCache,
     cache_shown_bytes: u64,
-    env: Env,
+    pub(super) expiry: Expiry,
+    pub(super) env: Env,
     pub(super) running: FuturesUnordered<BoxFuture<'static, Completion>>,
     pub(super) catch_up: CatchUp,
     pub(super) scrub: Scrub,
@@ -118,6 +120,7 @@ impl Shard {
         Self {
             cache: TailCache::new(parts.tail_cache_bytes),
             cache_shown_bytes: 0,
+            expiry: Expiry::new(parts.tick),
             env,
             scrub: Scrub::new(parts.scrub),
             parts,
@@ -241,6 +244,7 @@ impl Shard {
             self.save_snapshot(id);
         }
         self.scrub();
+        self.expire_producers();
         let bytes = self.cache.bytes();
         self.parts.metrics.tail_cache_changed(self.cache_shown_bytes, bytes);
         self.cache_shown_bytes = bytes;
