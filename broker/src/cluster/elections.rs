@@ -108,7 +108,7 @@ impl ClusterTask {
             incarnation: self.parts.incarnation,
             // A shard that has not taken in this state yet may be about to lead.
             leading: status.leads() || status.version < known.version,
-            eligible: status.role != RoleView::Halted && !status.damaged,
+            eligible: status.role != RoleView::Halted && !status.damaged && !status.yields,
             draining: *self.parts.draining.borrow(),
             env,
         };

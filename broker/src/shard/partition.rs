@@ -82,14 +82,18 @@ impl Partition {
         durable && self.changing.is_none() && !self.replica.is_damaged()
     }
 
-    pub(super) fn show(&mut self) {
+    /// Returns whether elections should look at it.
+    pub(super) fn show(&mut self, now_ms: u64) -> bool {
         self.changed = false;
-        let status = status_of(&self.replica);
+        let status = status_of(&self.replica, now_ms);
+        let mut elections = false;
         self.status.send_if_modified(|shown| {
             let news = *shown != status;
+            elections = status.concerns_elections(shown);
             *shown = status;
             news
         });
+        elections
     }
 
     /// The error for a request that only a leader may answer.
@@ -106,7 +110,7 @@ impl Partition {
 }
 
 /// What is shown of a replica.
-pub(super) fn status_of(replica: &Replica) -> PartitionStatus {
+pub(super) fn status_of(replica: &Replica, now_ms: u64) -> PartitionStatus {
     let version = replica.known().map_or(-1, |known| known.version);
     let known = replica.known().map(|known| &known.state);
     PartitionStatus {
@@ -121,6 +125,7 @@ pub(super) fn status_of(replica: &Replica) -> PartitionStatus {
         in_sync: known.map_or(0, |state| state.isr.len()),
         assigned: known.map_or(0, |state| state.assignment.replicas.len()),
         damaged: replica.is_damaged(),
+        yields: replica.yields(now_ms),
     }
 }
 

@@ -366,10 +366,10 @@ impl Shard {
             }
             Effect::Reject { request, why } => self.refuse(request, why),
             Effect::HighWatermark(_) => {}
-            Effect::RoleChanged => self.ask_registry(RegistryCall::Role(id)),
+            // Whoever asks for the role is told at the end of the turn, when it is shown.
+            Effect::RoleChanged => {}
             Effect::Halt(why) => {
                 tracing::error!(partition = %id, why, "this copy contradicts itself and is not served any more");
-                self.ask_registry(RegistryCall::Role(id));
             }
         }
         None
@@ -409,8 +409,12 @@ impl Shard {
         for ((to, catch_up, _), frame) in self.turn.take_frames() {
             self.parts.peers.send(to, catch_up, frame);
         }
-        for partition in self.partitions.values_mut().filter(|p| p.changed) {
-            partition.show();
+        // Elections read what is shown: they look again only when it is there.
+        for (id, partition) in self.partitions.iter_mut().filter(|(_, p)| p.changed) {
+            if partition.show(self.env.now_ms) {
+                // The other side outlives every shard but during the stop of the broker.
+                let _ = self.parts.registry.send(RegistryCall::Role(*id));
+            }
         }
     }
 }

@@ -26,9 +26,18 @@ pub struct PartitionStatus {
     pub assigned: usize,
     /// The copy was found damaged and has not been refilled yet.
     pub damaged: bool,
+    /// Its disk was full when it led last: it does not stand for election for a while.
+    pub yields: bool,
 }
 
 impl PartitionStatus {
+    /// Whether elections have something to look at that they did not see in `before`.
+    #[must_use]
+    pub fn concerns_elections(&self, before: &Self) -> bool {
+        let seen = |s: &Self| (s.role, s.member, s.version, s.damaged, s.yields);
+        seen(self) != seen(before)
+    }
+
     #[must_use]
     pub fn leads(&self) -> bool {
         matches!(self.role, RoleView::Leader { .. })

@@ -1,6 +1,7 @@
 //! One shard on a log in memory, stepped by hand: the test is its leader, its clients and the
 //! one who decides when something is done.
 
+mod roles;
 mod snapshots;
 
 use std::sync::Arc;
@@ -91,6 +92,7 @@ impl Bench {
             in_sync: 0,
             assigned: 0,
             damaged: false,
+            yields: false,
         });
         self.input(ShardInput::Open(Box::new(OpenPartition {
             id,
