@@ -187,3 +187,27 @@ fn what_is_written_during_a_slow_sync_may_be_lost() {
     assert_eq!(first_kept, 20);
     assert!(second_lost > 3, "{second_lost}");
 }
+
+/// A mount namespace that was made meanwhile holds a copy of the mount: the old file system
+/// lives on there, and everything on it fails.
+#[test]
+fn a_copy_of_the_mount_elsewhere_holds_nothing_up() {
+    let mut bench = Bench::new(&[]);
+    fs::write(bench.mount.at().join("a"), "1").unwrap();
+    let script = format!("echo ready; read line; cat {}", bench.mount.at().join("a").display());
+    let mut elsewhere = std::process::Command::new("unshare")
+        .args(["--mount", "sh", "-c", &script])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut ready = [0; 6];
+    elsewhere.stdout.take().unwrap().read_exact(&mut ready).unwrap();
+    bench.mount.power_off();
+    let began = Instant::now();
+    bench.mount.power_on(1).unwrap();
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    fs::write(bench.mount.at().join("b"), "2").unwrap();
+    elsewhere.stdin.take().unwrap().write_all(b"go\n").unwrap();
+    assert!(!elsewhere.wait().unwrap().success(), "the old disk is off");
+}
