@@ -75,16 +75,15 @@ impl Shard {
             Ok(()) => {
                 self.parts.metrics.committed(marks.len() as u64, bytes, started.elapsed());
                 for Mark { id, term, end } in marks {
+                    if let Some(partition) = self.partitions.get_mut(&id) {
+                        partition.refused = false;
+                    }
                     self.step(id, Input::Durable { term, end });
                 }
             }
-            Err(LogError::Full { .. } | LogError::Overloaded { .. }) => {
+            Err(error) if nothing_written(&error) => {
                 for Mark { id, term, .. } in marks {
-                    tracing::warn!(partition = %id, "the disk is full: this copy stops taking records");
-                    if let Some(partition) = self.partitions.get(&id) {
-                        self.cache.truncate(partition.local, partition.replica.durable_end());
-                    }
-                    self.step(id, Input::AppendFailed { term });
+                    self.refused(id, term, &error);
                 }
             }
             Err(error) => {
@@ -93,6 +92,18 @@ impl Shard {
                 }
             }
         }
+    }
+
+    /// The log wrote nothing of an append, and will write the like when there is room again.
+    fn refused(&mut self, id: TopicPartition, term: LogTerm, error: &LogError) {
+        if let Some(partition) = self.partitions.get_mut(&id) {
+            // Told once: it is tried again and again while the disk is full.
+            if !std::mem::replace(&mut partition.refused, true) {
+                tracing::warn!(partition = %id, %error, "this copy stops taking records");
+            }
+            self.cache.truncate(partition.local, partition.replica.durable_end());
+        }
+        self.step(id, Input::AppendFailed { term });
     }
 
     fn fetched(&mut self, call: FetchCall, window: Window, result: Result<Vec<StoredBatch>, LogError>) {
@@ -130,5 +141,15 @@ impl Shard {
             // Nobody listens any more only if the broker is stopping already.
             let _ = self.parts.fatal.send(error.to_string());
         }
+    }
+}
+
+/// Whether an append was refused and the log is as good as before. A batch that begins beyond the
+/// log's end was on its way when the one before it was refused.
+fn nothing_written(error: &LogError) -> bool {
+    match error {
+        LogError::Full { .. } | LogError::Overloaded { .. } => true,
+        LogError::NotContiguous { expected, found, .. } => found > expected,
+        _ => false,
     }
 }

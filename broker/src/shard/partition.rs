@@ -31,6 +31,8 @@ pub(super) struct Partition {
     /// The log is being cut or emptied: until that is done, the producers' state is that of
     /// before.
     pub(super) changing: Option<LogTerm>,
+    /// The log refused the last append: its disk is full.
+    pub(super) refused: bool,
     /// Its status has to be shown at the end of the turn.
     pub(super) changed: bool,
 }

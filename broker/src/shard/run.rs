@@ -176,6 +176,7 @@ impl Shard {
             status: open.status,
             unsaved_bytes: 0,
             changing: None,
+            refused: false,
             changed: true,
         };
         self.partitions.insert(open.id, partition);

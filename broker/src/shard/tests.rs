@@ -1,6 +1,7 @@
 //! One shard on a log in memory, stepped by hand: the test is its leader, its clients and the
 //! one who decides when something is done.
 
+mod full;
 mod roles;
 mod snapshots;
 
