@@ -31,6 +31,8 @@ pub struct Scene {
     pub admin: baton_client::Admin,
     /// Names the topics that rounds make.
     pub made: u32,
+    /// Administrators that finish what they have begun.
+    pub working: Vec<Work>,
 }
 
 /// How a fault is ended.
@@ -127,6 +129,17 @@ impl Scene {
         Ok(())
     }
 
+    /// Waits until the administrators have finished.
+    ///
+    /// # Errors
+    /// A request failed for good, or is never answered.
+    pub async fn finish_work(&mut self) -> anyhow::Result<()> {
+        for work in std::mem::take(&mut self.working) {
+            work.end().await?;
+        }
+        Ok(())
+    }
+
     async fn undo(&mut self, undo: Undo) -> anyhow::Result<()> {
         match undo {
             Undo::StartBroker(id) if !self.cluster.broker(id).runs() => self.cluster.broker(id).start()?,
@@ -153,7 +166,11 @@ impl Scene {
             Undo::Clock(name) => self.cluster.clocks.as_ref().map_or(Ok(()), |clocks| clocks.set(&name, 0))?,
             // The process may be another one by now, with limits of its own.
             Undo::Files(pid, limit) => drop(limit_files(pid, &limit)),
-            Undo::Work(work) => work.end().await?,
+            // Finished only when every fault is over: what it waits for may be another one's end.
+            Undo::Work(work) => {
+                work.stop();
+                self.working.push(work);
+            }
         }
         Ok(())
     }
@@ -181,6 +198,8 @@ impl Scene {
                     let broker = self.cluster.broker(id);
                     if broker.runs() {
                         broker.signal(Signal::Terminate)?;
+                        // Another fault of the round may have stopped it where it is.
+                        broker.signal(Signal::Continue)?;
                         broker.ended(STOPS_WITHIN).await?;
                         broker.start()?;
                         let _ = broker.ready(ROLLS_ON_AFTER).await;

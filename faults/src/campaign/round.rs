@@ -60,8 +60,8 @@ impl Site {
             }
         };
         let program = std::env::current_exe()?;
-        let scene =
-            Scene { admin: reader.admin(), links: Links::new(program, plan.shape.targets()), cluster, rules, made: 0 };
+        let (admin, links) = (reader.admin(), Links::new(program, plan.shape.targets()));
+        let scene = Scene { cluster, rules, links, admin, made: 0, working: Vec::new() };
         eprintln!("a cluster after {:.1} s", began.elapsed().as_secs_f64());
         let (chains, since) = (Chains::default(), Instant::now());
         Ok(Self { scene, load, observer, reader, chains, pending: None, rounds: 0, since })
@@ -181,6 +181,7 @@ impl Site {
         // A broker that ended at the last moment is started by whoever looks after it.
         self.who_ended(drawn, line);
         self.scene.cluster.restore().await?;
+        self.scene.finish_work().await?;
         let partitions = self.load.shape().partitions;
         self.observer.until_whole(partitions, COME_BACK).await.context("after the fault")?;
         line.whole_ms = ms(self.load.now().saturating_sub(began));

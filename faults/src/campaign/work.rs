@@ -22,12 +22,17 @@ pub struct Work {
 }
 
 impl Work {
+    /// Nothing new is begun.
+    pub fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+
     /// Lets the administrator finish what was begun.
     ///
     /// # Errors
     /// A request failed for good, or is never answered.
     pub async fn end(self) -> anyhow::Result<()> {
-        self.stop.send_replace(true);
+        self.stop();
         timeout(TRIES_FOR * 2, self.task).await.context("the administrator is never answered")??
     }
 }
