@@ -12,7 +12,7 @@ use crate::log::{LocalPartition, frame};
 /// A key or a value of the store; `kind` says which.
 pub fn record(kind: u8, bytes: &[u8]) {
     match kind % 9 {
-        0 => round_trip(bytes, records::Descriptor::decode, |it| records::Descriptor::encode(it)),
+        0 => round_trip(bytes, records::Descriptor::decode, records::Descriptor::encode),
         1 => round_trip(bytes, records::decode_start, |it| records::encode_start(*it)),
         2 => round_trip(bytes, records::decode_number, |it| records::encode_number(*it)),
         3 => round_trip(bytes, records::decode_meta, records::encode_meta),
