@@ -163,6 +163,7 @@ async fn fill(log: &FjallLog) -> Truth {
 }
 
 /// Reads every partition and holds it against what was written.
+#[expect(clippy::panic, reason = "a target panics when something is wrong")]
 async fn check(log: &FjallLog, truth: &Truth, hit: &[PathBuf], path: &Path) {
     let recovered = log.recovered();
     let whole = log.opening().set_aside.is_none();
