@@ -10,15 +10,37 @@ use super::{Append, Damage, DurableEnd, LocalPartition, LogError, PartitionMeta}
 /// One change of the log, in the terms of [`super::Log`].
 #[derive(Debug)]
 pub(super) enum Change {
-    Create { id: TopicPartition, generation: Generation, start: Offset },
+    Create {
+        id: TopicPartition,
+        generation: Generation,
+        start: Offset,
+    },
     Delete(LocalPartition),
     Append(Vec<Append>),
-    Truncate { partition: LocalPartition, to: Offset, meta: Option<PartitionMeta> },
-    SetStart { partition: LocalPartition, start: Offset },
-    Reset { partition: LocalPartition, generation: Generation, start: Offset },
-    Save { partition: LocalPartition, meta: PartitionMeta },
+    Truncate {
+        partition: LocalPartition,
+        to: Offset,
+        meta: Option<PartitionMeta>,
+    },
+    SetStart {
+        partition: LocalPartition,
+        start: Offset,
+    },
+    Reset {
+        partition: LocalPartition,
+        generation: Generation,
+        start: Offset,
+    },
+    Save {
+        partition: LocalPartition,
+        meta: PartitionMeta,
+    },
     /// A reader met damage under this number of the store; remembered until the copy is reset.
-    NoteDamage { partition: LocalPartition, number: u32, damage: Damage },
+    NoteDamage {
+        partition: LocalPartition,
+        number: u32,
+        damage: Damage,
+    },
     Close,
 }
 
