@@ -37,9 +37,9 @@ impl Entry {
         })
     }
 
-    fn check_undamaged(&self) -> Result<(), LogError> {
+    fn check_undamaged(&self, partition: LocalPartition) -> Result<(), LogError> {
         match &self.damage {
-            Some(damage) => Err(LogError::Damaged(damage.clone())),
+            Some(damage) => Err(LogError::DamagedCopy { partition, damage: damage.clone() }),
             None => Ok(()),
         }
     }
@@ -109,7 +109,7 @@ impl Book {
         for append in appends {
             let partition = append.partition;
             let entry = self.get(partition)?;
-            entry.check_undamaged()?;
+            entry.check_undamaged(partition)?;
             if append.batches.is_empty() {
                 return Err(LogError::Refused(format!("no batches for {partition:?}")));
             }

@@ -75,7 +75,8 @@ impl MemoryLog {
         let (operation, waiting) = Operation::new(change);
         let mut queue = self.shared.queue();
         let (queued, limit) = (queue.bytes, self.shared.options.queued_bytes_max);
-        if queued > limit && matches!(operation.change, Change::Append(_)) {
+        let full = queued > limit && matches!(operation.change, Change::Append(_));
+        if full || self.shared.disk.is_overloaded() {
             operation.answer(Err(LogError::Overloaded { queued, limit }));
             return waiting;
         }

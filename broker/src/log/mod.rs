@@ -126,6 +126,9 @@ pub enum LogError {
     /// A stored batch is damaged; the partition has to leave the in-sync replicas.
     #[error("damaged: {0:?}")]
     Damaged(Damage),
+    /// An append names a damaged partition; nothing was written, of the others neither.
+    #[error("{partition:?} is damaged: {damage:?}")]
+    DamagedCopy { partition: LocalPartition, damage: Damage },
     /// The store failed; the process must end, and the directory is tainted.
     #[error("the storage failed: {0}")]
     Failed(String),

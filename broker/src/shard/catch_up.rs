@@ -6,7 +6,7 @@ use std::sync::Arc;
 use baton_core::replica::{Flow, Input};
 use baton_core::{BrokerId, Offset, TopicPartition};
 
-use crate::shard::completion::Completion;
+use crate::shard::completion::{Completion, CopyId};
 use crate::shard::run::Shard;
 
 /// How many of them a shard has under way. How much one brings is the core's business.
@@ -77,13 +77,14 @@ impl Shard {
             };
             self.catch_up.running += 1;
             let (log, local, peers) = (Arc::clone(&self.parts.log), partition.local, self.parts.peers.clone());
+            let copy = CopyId { id, local };
             self.running.push(Box::pin(async move {
                 peers.catch_up_turn().await;
                 let result = log.read(local, from, max_bytes).await.map(|found| found.batches);
                 if let Ok(batches) = &result {
                     peers.pay_catch_up(batches.iter().map(|batch| batch.len()).sum());
                 }
-                Completion::ReadForFollower { id, to, flow, result }
+                Completion::ReadForFollower { copy, to, flow, result }
             }));
         }
     }

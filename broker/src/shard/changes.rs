@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::log::Append;
 use crate::mutation::Mutation;
-use crate::shard::completion::Completion;
+use crate::shard::completion::{Completion, CopyId, LogChange};
 use crate::shard::partition::rebuild_producers;
 use crate::shard::run::Shard;
 use crate::shard::turn::Mark;
@@ -41,17 +41,18 @@ impl Shard {
 
     pub(super) fn save_epoch(&mut self, id: TopicPartition, epoch: Epoch) {
         let Some(partition) = self.partitions.get_mut(&id) else { return };
+        let copy = CopyId { id, local: partition.local };
         let saved = self.parts.log.save(partition.local, partition.snapshot(epoch));
         let early = self.parts.mutations.lacks(Mutation::EpochSavedEarly);
         self.running.push(Box::pin(async move {
             let result = if early { Ok(()) } else { saved.await };
-            Completion::EpochSaved { id, epoch, result }
+            Completion::EpochSaved { copy, epoch, result }
         }));
     }
 
     pub(super) fn append(&mut self, id: TopicPartition, term: LogTerm, batches: Vec<StoredBatch>) {
         let (Some(partition), Some(last)) = (self.partitions.get_mut(&id), batches.last()) else { return };
-        let mark = Mark { id, term, end: last.end() };
+        let mark = Mark { id, local: partition.local, term, end: last.end() };
         for batch in &batches {
             partition.unsaved_bytes += batch.len() as u64;
             self.cache.push(partition.local, batch.clone());
@@ -91,7 +92,7 @@ impl Shard {
                 Ok(()) => rebuild_producers(&*log, local, &meta, start, to).await,
                 Err(error) => Err(error),
             };
-            Completion::LogChanged { id, term, result }
+            Completion::LogChanged { copy: CopyId { id, local }, term, change: LogChange::Truncate { to }, result }
         }));
     }
 
@@ -102,10 +103,11 @@ impl Shard {
         self.cache.remove(partition.local);
         partition.changing = Some(term);
         partition.forget_saved(start);
+        let copy = CopyId { id, local: partition.local };
         let reset = self.parts.log.reset(partition.local, generation, start);
         self.running.push(Box::pin(async move {
             let result = reset.await.map(|()| ProducerTable::default());
-            Completion::LogChanged { id, term, result }
+            Completion::LogChanged { copy, term, change: LogChange::Restart { generation, start }, result }
         }));
     }
 }

@@ -1,26 +1,85 @@
 //! What was started in an earlier turn is done: appends, truncations, reads.
 
+use std::time::Duration;
+
 use baton_core::producer::ProducerTable;
 use baton_core::replica::{Flow, Input, LogTerm, StoredBatch};
-use baton_core::{BrokerId, Epoch, Error, ErrorCode, TopicPartition};
+use baton_core::{BrokerId, Epoch, Error, ErrorCode, Generation, Offset, TopicPartition};
 use tokio::time::Instant;
 
-use crate::log::LogError;
+use crate::log::{LocalPartition, LogError};
 use crate::mutation::Mutation;
 use crate::shard::fetch::Window;
 use crate::shard::input::FetchCall;
 use crate::shard::run::Shard;
 use crate::shard::turn::Mark;
 
+/// What the log had no room for is asked for again after this. Nothing is served meanwhile
+/// that depends on it, and the queues of the log are shorter than a second.
+const AGAIN_AFTER: Duration = Duration::from_millis(50);
+
+/// A copy in this process: one that was closed and opened again is another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct CopyId {
+    pub(super) id: TopicPartition,
+    pub(super) local: LocalPartition,
+}
+
+/// A change of the log that is not an append.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum LogChange {
+    Truncate { to: Offset },
+    Restart { generation: Generation, start: Offset },
+}
+
 /// Something that was started in an earlier turn is done.
 pub(super) enum Completion {
-    Appended { marks: Vec<Mark>, started: Instant, bytes: u64, result: Result<(), LogError> },
-    EpochSaved { id: TopicPartition, epoch: Epoch, result: Result<(), LogError> },
-    Snapshot { result: Result<(), LogError> },
-    LogChanged { id: TopicPartition, term: LogTerm, result: Result<ProducerTable, LogError> },
-    ReadForFollower { id: TopicPartition, to: BrokerId, flow: Flow, result: Result<Vec<StoredBatch>, LogError> },
-    Fetched { call: FetchCall, window: Window, result: Result<Vec<StoredBatch>, LogError> },
-    Scrubbed { id: TopicPartition, result: Result<Vec<StoredBatch>, LogError> },
+    Appended {
+        marks: Vec<Mark>,
+        started: Instant,
+        bytes: u64,
+        result: Result<(), LogError>,
+    },
+    EpochSaved {
+        copy: CopyId,
+        epoch: Epoch,
+        result: Result<(), LogError>,
+    },
+    Snapshot {
+        result: Result<(), LogError>,
+    },
+    LogChanged {
+        copy: CopyId,
+        term: LogTerm,
+        change: LogChange,
+        result: Result<ProducerTable, LogError>,
+    },
+    /// There may be room again.
+    SaveEpochAgain {
+        copy: CopyId,
+        epoch: Epoch,
+    },
+    ChangeAgain {
+        copy: CopyId,
+        term: LogTerm,
+        change: LogChange,
+    },
+    ReadForFollower {
+        copy: CopyId,
+        to: BrokerId,
+        flow: Flow,
+        result: Result<Vec<StoredBatch>, LogError>,
+    },
+    Fetched {
+        call: FetchCall,
+        local: LocalPartition,
+        window: Window,
+        result: Result<Vec<StoredBatch>, LogError>,
+    },
+    Scrubbed {
+        copy: CopyId,
+        result: Result<Vec<StoredBatch>, LogError>,
+    },
     Answered,
 }
 
@@ -28,39 +87,82 @@ impl Shard {
     pub(super) fn complete(&mut self, done: Completion) {
         match done {
             Completion::Appended { marks, started, bytes, result } => self.appended(marks, started, bytes, result),
-            Completion::EpochSaved { id, epoch, result } => match result {
-                Ok(()) => self.step(id, Input::EpochSaved(epoch)),
-                Err(error) => self.log_failed(id, &error),
-            },
+            Completion::EpochSaved { copy, epoch, result } => self.epoch_saved(copy, epoch, result),
             Completion::Snapshot { result } => {
                 if let Err(error) = result {
                     tracing::warn!(%error, "a snapshot was not saved; recovery will read more");
                 }
             }
-            Completion::LogChanged { id, term, result } => self.log_changed(id, term, result),
-            Completion::ReadForFollower { id, to, flow, result } => {
-                self.catch_up_read_done();
-                match result {
-                    Ok(batches) => self.step(id, Input::ReadForFollower { to, flow, batches }),
-                    Err(error @ (LogError::Damaged(_) | LogError::Failed(_))) => self.log_failed(id, &error),
-                    Err(_) => self.step(id, Input::ReadForFollower { to, flow, batches: Vec::new() }),
+            Completion::LogChanged { copy, term, change, result } => self.log_changed(copy, term, change, result),
+            Completion::SaveEpochAgain { copy, epoch } => {
+                if self.is_open(copy) {
+                    self.save_epoch(copy.id, epoch);
                 }
             }
-            Completion::Fetched { call, window, result } => self.fetched(call, window, result),
-            Completion::Scrubbed { id, result } => self.scrubbed(id, result),
+            Completion::ChangeAgain { copy, term, change } => self.change_again(copy, term, change),
+            Completion::ReadForFollower { copy, to, flow, result } => {
+                self.catch_up_read_done();
+                self.read_done(copy, to, flow, result);
+            }
+            Completion::Fetched { call, local, window, result } => self.fetched(call, local, window, result),
+            Completion::Scrubbed { copy, result } => {
+                let open = self.is_open(copy);
+                self.scrubbed(copy.id, if open { result } else { Err(LogError::UnknownPartition(copy.local)) });
+            }
             Completion::Answered => {}
         }
     }
 
-    fn log_changed(&mut self, id: TopicPartition, term: LogTerm, result: Result<ProducerTable, LogError>) {
+    /// Whether this is still the copy that the partition has here.
+    fn is_open(&self, copy: CopyId) -> bool {
+        self.partitions.get(&copy.id).is_some_and(|partition| partition.local == copy.local)
+    }
+
+    fn epoch_saved(&mut self, copy: CopyId, epoch: Epoch, result: Result<(), LogError>) {
+        match result {
+            _ if !self.is_open(copy) => {}
+            Ok(()) => self.step(copy.id, Input::EpochSaved(epoch)),
+            Err(LogError::Overloaded { .. }) => self.running.push(Box::pin(async move {
+                tokio::time::sleep(AGAIN_AFTER).await;
+                Completion::SaveEpochAgain { copy, epoch }
+            })),
+            Err(error) => self.log_failed(copy.id, &error),
+        }
+    }
+
+    fn log_changed(&mut self, copy: CopyId, term: LogTerm, change: LogChange, result: Result<ProducerTable, LogError>) {
+        let Some(partition) = self.partitions.get_mut(&copy.id).filter(|p| p.local == copy.local) else { return };
         match result {
             Ok(producers) => {
-                if let Some(partition) = self.partitions.get_mut(&id) {
-                    partition.changing = partition.changing.filter(|latest| *latest != term);
-                }
-                self.step(id, Input::LogChanged { term, producers });
+                partition.changing = partition.changing.filter(|latest| *latest != term);
+                self.step(copy.id, Input::LogChanged { term, producers });
             }
-            Err(error) => self.log_failed(id, &error),
+            Err(LogError::Overloaded { .. }) => self.running.push(Box::pin(async move {
+                tokio::time::sleep(AGAIN_AFTER).await;
+                Completion::ChangeAgain { copy, term, change }
+            })),
+            Err(error) => self.log_failed(copy.id, &error),
+        }
+    }
+
+    /// A change that a later one has overtaken is done by that one.
+    fn change_again(&mut self, copy: CopyId, term: LogTerm, change: LogChange) {
+        let latest = self.partitions.get(&copy.id).filter(|p| p.local == copy.local).and_then(|p| p.changing);
+        if latest != Some(term) {
+            return;
+        }
+        match change {
+            LogChange::Truncate { to } => self.truncate(copy.id, term, to),
+            LogChange::Restart { generation, start } => self.restart(copy.id, term, generation, start),
+        }
+    }
+
+    fn read_done(&mut self, copy: CopyId, to: BrokerId, flow: Flow, result: Result<Vec<StoredBatch>, LogError>) {
+        match result {
+            _ if !self.is_open(copy) => {}
+            Ok(batches) => self.step(copy.id, Input::ReadForFollower { to, flow, batches }),
+            Err(error @ (LogError::Damaged(_) | LogError::Failed(_))) => self.log_failed(copy.id, &error),
+            Err(_) => self.step(copy.id, Input::ReadForFollower { to, flow, batches: Vec::new() }),
         }
     }
 
@@ -71,26 +173,40 @@ impl Shard {
             _ => false,
         };
         let result = if ignored { Ok(()) } else { result };
+        if result.is_ok() {
+            self.parts.metrics.committed(marks.len() as u64, bytes, started.elapsed());
+        }
+        for mark in marks {
+            if self.is_open(CopyId { id: mark.id, local: mark.local }) {
+                self.append_done(mark, &result);
+            }
+        }
+    }
+
+    fn append_done(&mut self, Mark { id, local, term, end }: Mark, result: &Result<(), LogError>) {
         match result {
             Ok(()) => {
-                self.parts.metrics.committed(marks.len() as u64, bytes, started.elapsed());
-                for Mark { id, term, end } in marks {
-                    if let Some(partition) = self.partitions.get_mut(&id) {
-                        partition.refused = false;
-                    }
-                    self.step(id, Input::Durable { term, end });
+                if let Some(partition) = self.partitions.get_mut(&id) {
+                    partition.refused = false;
                 }
+                self.step(id, Input::Durable { term, end });
             }
-            Err(error) if nothing_written(&error) => {
-                for Mark { id, term, .. } in marks {
-                    self.refused(id, term, &error);
-                }
+            Err(LogError::DamagedCopy { partition, damage }) if *partition == local => {
+                self.log_failed(id, &LogError::Damaged(damage.clone()));
             }
-            Err(error) => {
-                for Mark { id, .. } in marks {
-                    self.log_failed(id, &error);
-                }
+            // Nothing was written, of none of the partitions that the call named. What was
+            // appended behind a refused append does not continue the log: its term is over,
+            // and of the others that stood in the same call only this append is given up.
+            Err(
+                error @ (LogError::Full { .. }
+                | LogError::Overloaded { .. }
+                | LogError::NotContiguous { .. }
+                | LogError::DamagedCopy { .. }
+                | LogError::UnknownPartition(_)),
+            ) => {
+                self.refused(id, term, error);
             }
+            Err(error) => self.log_failed(id, error),
         }
     }
 
@@ -106,7 +222,13 @@ impl Shard {
         self.step(id, Input::AppendFailed { term });
     }
 
-    fn fetched(&mut self, call: FetchCall, window: Window, result: Result<Vec<StoredBatch>, LogError>) {
+    fn fetched(
+        &mut self,
+        call: FetchCall,
+        local: LocalPartition,
+        window: Window,
+        result: Result<Vec<StoredBatch>, LogError>,
+    ) {
         let answer = match result {
             Ok(batches) => Ok(window.cut(batches)),
             Err(LogError::BelowStart { at, start }) => {
@@ -115,7 +237,7 @@ impl Shard {
             }
             Err(error) => {
                 let told = Error::new(ErrorCode::Storage, error.to_string()).partition(call.id.partition);
-                if matches!(error, LogError::Damaged(_)) {
+                if matches!(error, LogError::Damaged(_)) && self.is_open(CopyId { id: call.id, local }) {
                     self.log_failed(call.id, &error);
                 }
                 Err(window.fail(told))
@@ -141,15 +263,5 @@ impl Shard {
             // Nobody listens any more only if the broker is stopping already.
             let _ = self.parts.fatal.send(error.to_string());
         }
-    }
-}
-
-/// Whether an append was refused and the log is as good as before. A batch that begins beyond the
-/// log's end was on its way when the one before it was refused.
-fn nothing_written(error: &LogError) -> bool {
-    match error {
-        LogError::Full { .. } | LogError::Overloaded { .. } => true,
-        LogError::NotContiguous { expected, found, .. } => found > expected,
-        _ => false,
     }
 }

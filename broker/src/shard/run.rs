@@ -302,10 +302,11 @@ impl Shard {
             drop(call.reply.send(Ok(window.cut(batches))));
             return;
         }
-        let read = self.parts.log.read(partition.local, call.from, call.max_bytes);
+        let local = partition.local;
+        let read = self.parts.log.read(local, call.from, call.max_bytes);
         self.running.push(Box::pin(async move {
             let result = read.await.map(|found| found.batches);
-            Completion::Fetched { call, window, result }
+            Completion::Fetched { call, local, window, result }
         }));
     }
 

@@ -12,7 +12,7 @@ use baton_core::{Offset, TopicPartition};
 use tokio::time::Instant;
 
 use crate::log::LogError;
-use crate::shard::completion::Completion;
+use crate::shard::completion::{Completion, CopyId};
 use crate::shard::run::Shard;
 
 /// Bytes of one read.
@@ -110,9 +110,10 @@ impl Shard {
             }
             self.scrub.current = Some((id, from));
             self.scrub.reading = true;
-            let read = self.parts.log.read(partition.local, from, READ_BYTES);
+            let copy = CopyId { id, local: partition.local };
+            let read = self.parts.log.read(copy.local, from, READ_BYTES);
             self.running.push(Box::pin(async move {
-                Completion::Scrubbed { id, result: read.await.map(|found| found.batches) }
+                Completion::Scrubbed { copy, result: read.await.map(|found| found.batches) }
             }));
             return;
         }
@@ -188,7 +189,7 @@ mod tests {
         assert_eq!(scrub.next(), None, "nothing may be read yet");
         tokio::time::advance(Duration::from_secs(60)).await;
         assert_eq!(scrub.next(), Some((id(0), None)), "however long it waited");
-        read(&mut scrub, id(0), 2_200);
+        read(&mut scrub, id(0), 2_100);
         tokio::time::advance(Duration::from_millis(1_000)).await;
         assert_eq!(scrub.next(), None, "2 s are used up");
         tokio::time::advance(Duration::from_millis(1_100)).await;

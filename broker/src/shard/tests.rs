@@ -2,6 +2,7 @@
 //! one who decides when something is done.
 
 mod full;
+mod refusals;
 mod roles;
 mod snapshots;
 
@@ -23,9 +24,9 @@ use futures::stream::StreamExt;
 use tokio::sync::{mpsc, watch};
 
 use crate::clock::{Monotonic, SimulatedClock};
-use crate::log::Log;
 use crate::log::contract::{batch, identity};
 use crate::log::memory::{MemoryDisk, MemoryLog, MemoryOptions};
+use crate::log::{Log, Recovered};
 use crate::metrics::Metrics;
 use crate::mutation::Mutations;
 use crate::peers::PeerSender;
@@ -77,8 +78,17 @@ impl Bench {
 
     /// Opens the copy that the log knows, or a new one.
     async fn open(&mut self, id: TopicPartition) {
+        let found = self.shard.parts.log.recovered().into_values().find(|found| found.id == id);
+        self.open_found(id, found).await;
+    }
+
+    /// Opens a new copy, whatever there was before.
+    async fn reopen_new(&mut self, id: TopicPartition) {
+        self.open_found(id, None).await;
+    }
+
+    async fn open_found(&mut self, id: TopicPartition, found: Option<Recovered>) {
         let log = Arc::clone(&self.shard.parts.log);
-        let found = log.recovered().into_values().find(|found| found.id == id);
         let opened = open(&*log, id, found, Mutations::default()).await.unwrap();
         let member = Member { broker: ME, disk: identity().disk, generation: opened.generation };
         let status = watch::channel(PartitionStatus {

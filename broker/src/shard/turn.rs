@@ -7,12 +7,13 @@ use baton_core::{BrokerId, Offset, TopicPartition};
 use baton_proto::peer;
 use baton_proto::v1::PeerFrame;
 
-use crate::log::Append;
+use crate::log::{Append, LocalPartition};
 
 /// What an append that is under way will have made durable.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Mark {
     pub(super) id: TopicPartition,
+    pub(super) local: LocalPartition,
     pub(super) term: LogTerm,
     pub(super) end: Offset,
 }

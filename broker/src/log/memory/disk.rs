@@ -45,6 +45,8 @@ pub struct StoredCopy {
 #[derive(Default)]
 struct Faults {
     full: bool,
+    full_once: bool,
+    overloaded: bool,
     failing_sync: bool,
     slow: Duration,
 }
@@ -97,6 +99,16 @@ impl MemoryDisk {
     /// While set, appends are refused with [`LogError::Full`].
     pub fn set_full(&self, full: bool) {
         self.lock().faults.full = full;
+    }
+
+    /// While set, everything is refused with [`LogError::Overloaded`].
+    pub fn set_overloaded(&self, overloaded: bool) {
+        self.lock().faults.overloaded = overloaded;
+    }
+
+    /// The next append is refused with [`LogError::Full`], and only that one.
+    pub fn refuse_next_append(&self) {
+        self.lock().faults.full_once = true;
     }
 
     /// The next sync fails: its callers get [`LogError::Failed`], and so does every later call
@@ -191,6 +203,10 @@ impl MemoryDisk {
         (disk.session, disk.identity.clone(), disk.recovered())
     }
 
+    pub(super) fn is_overloaded(&self) -> bool {
+        self.lock().faults.overloaded
+    }
+
     pub(super) fn slowness(&self) -> Duration {
         self.lock().faults.slow
     }
@@ -231,6 +247,9 @@ impl MemoryDisk {
     ) -> Result<ReadBatches, LogError> {
         let disk = self.lock();
         disk.check_open(session)?;
+        if disk.faults.overloaded {
+            return Err(LogError::Overloaded { queued: 0, limit: 0 });
+        }
         let Entry { start, end, .. } = *disk.book.get(partition)?;
         if from < start {
             return Err(LogError::BelowStart { at: from, start });
@@ -333,7 +352,7 @@ impl Disk {
     }
 
     fn append(&mut self, appends: Vec<Append>) -> Answer {
-        if self.faults.full {
+        if self.faults.full || std::mem::take(&mut self.faults.full_once) {
             return Err(LogError::Full { free: 0, reserve: 1 });
         }
         let ends = self.book.append(&appends)?;

@@ -88,6 +88,7 @@ async fn damage_is_reported_refuses_appends_and_is_repaired() {
     assert_eq!(log.read(p, Offset(10), usize::MAX).await, Err(damaged.clone()));
     let log = MemoryLog::open(&disk, slow());
     assert_eq!(log.recovered()[&p].damage, Some(Damage::BadChecksum { at: Offset(10) }));
+    let damaged = LogError::DamagedCopy { partition: p, damage: Damage::BadChecksum { at: Offset(10) } };
     assert_eq!(log.append(one(p, &[batch(20, 1, 1, 5, 40)])).await, Err(damaged));
     log.truncate(p, Offset(10), None).await.unwrap();
     log.append(one(p, &[batch(10, 1, 1, 5, 40)])).await.unwrap();

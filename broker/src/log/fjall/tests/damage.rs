@@ -61,13 +61,13 @@ async fn a_bad_batch_is_reported_when_it_is_read() {
         let log = open(dir.path(), small()).unwrap();
         assert_eq!(log.recovered()[&p].damage, Some(damage.clone()), "it is remembered");
         let refused = log.append(one(p, &[batch(100, 1, 11, 5, 5)])).await;
-        assert_eq!(refused, Err(LogError::Damaged(damage.clone())));
+        assert_eq!(refused, Err(LogError::DamagedCopy { partition: p, damage: damage.clone() }));
         log.close().await.unwrap();
     }
     let log = open(dir.path(), small()).unwrap();
     log.truncate(p, Offset(60), None).await.unwrap();
     let still = log.append(one(p, &[batch(60, 1, 11, 5, 5)])).await;
-    assert_eq!(still, Err(LogError::Damaged(damage)), "the bad batch is still there");
+    assert_eq!(still, Err(LogError::DamagedCopy { partition: p, damage }), "the bad batch is still there");
     log.truncate(p, Offset(50), None).await.unwrap();
     log.append(one(p, &[batch(50, 1, 11, 5, 5)])).await.unwrap();
     drop(log);
@@ -229,7 +229,7 @@ async fn damage_that_a_reader_met_is_remembered_until_the_copy_is_reset() {
     assert_eq!(log.read(p, Offset(50), 1).await, Err(LogError::Damaged(damage.clone())));
     // Noted before anything that is called later.
     let refused = log.append(one(p, &[batch(100, 1, 11, 5, 5)])).await;
-    assert_eq!(refused, Err(LogError::Damaged(damage.clone())));
+    assert_eq!(refused, Err(LogError::DamagedCopy { partition: p, damage: damage.clone() }));
     drop(log);
     let log = open(dir.path(), small()).unwrap();
     assert_eq!(log.recovered()[&p].damage, Some(damage));
