@@ -164,12 +164,19 @@ impl Committer {
     /// Where a log ends without the batches that reach `to`, and in which epoch.
     fn tail_below(&self, prefix: Prefix, start: Offset, to: Offset) -> Result<(Offset, Epoch), StoreError> {
         let below = keys::batch(prefix, start)..keys::batch(prefix, to);
-        let Some(item) = self.store.log.range(below).next_back() else {
+        let last = |range| self.store.log.range(range).next_back();
+        let Some(item) = last(below.clone()) else {
             return Ok((start, Epoch::NONE));
         };
-        let (key, value) = item.into_inner()?;
+        let (key, epoch) = match item.into_inner() {
+            Ok((key, value)) => (key, frame::parse(bytes(value)).map_or(Epoch::NONE, |b| b.epoch)),
+            // The batch cannot be read, and its readers are told; where it ends its key says.
+            Err(_) => match last(below) {
+                Some(item) => (item.key()?, Epoch::NONE),
+                None => return Ok((start, Epoch::NONE)),
+            },
+        };
         let end = keys::parse_batch(&key).map_or(start, |(_, last)| last.plus(1));
-        let epoch = frame::parse(bytes(value)).map_or(Epoch::NONE, |b| b.epoch);
         Ok((end, epoch))
     }
 

@@ -11,6 +11,7 @@
 //! | `directory` | whose the data directory is, and how it was left |
 //! | `doctor` | cuts a torn journal before the store is opened |
 //! | `store` | how the store is configured, written, synced and kept within its memory |
+//! | `mend` | makes damaged blob files readable, so that compactions get past them |
 //! | `keys`, `records` | what is stored under which key, byte by byte |
 //! | `opening` | opens the store, or sets it aside if it is beyond repair |
 //! | `recovery` | what is found on opening, and whether it is whole |
@@ -28,6 +29,7 @@ pub mod decoders;
 mod directory;
 mod doctor;
 mod keys;
+mod mend;
 mod opening;
 mod queue;
 mod readers;

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use super::FjallOptions;
 use super::directory::Left;
 use super::doctor::{self, Repair};
+use super::mend;
 use super::recovery::{self, Recovery};
 use super::retention::Floors;
 use super::store::{Store, StoreError};
@@ -65,6 +66,9 @@ pub(super) fn open(
     let holes = repairs.iter().any(|repair| !repair.newest);
     let floors = Arc::new(Floors::default());
     let open = || {
+        if (thorough || holes) && mend::mend(&path)? > 0 {
+            tracing::error!("damaged batches were found in {}", path.display());
+        }
         let store = Store::open(&path, options, &floors)?;
         let recovery = recovery::recover(&store.reading(), testimony, thorough || holes)?;
         Ok((store, recovery))

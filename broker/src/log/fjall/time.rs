@@ -82,7 +82,8 @@ fn max_since_last_entry(reading: &Reading, prefix: Prefix) -> Result<Option<i64>
     }
     for item in reading.log.range(keys::batches_from(prefix, from)) {
         // A damaged batch is reported when it is read; here it has no time.
-        if let Ok(batch) = frame::parse(super::readers::bytes(item.value()?)) {
+        let Ok(value) = item.value() else { continue };
+        if let Ok(batch) = frame::parse(super::readers::bytes(value)) {
             max = max.max(Some(batch.max_timestamp_ms));
         }
     }

@@ -318,6 +318,91 @@ fn copy(from: &Path, to: &Path) {
         let path = entry.unwrap().path();
         let target = to.join(path.file_name().unwrap());
         if path.is_dir() { copy(&path, &target) } else { drop(std::fs::copy(&path, &target).unwrap()) }
+/// Where the bytes of a batch are in the blob files.
+fn find_in(files: &[std::path::PathBuf], wanted: &[u8]) -> Option<(std::path::PathBuf, usize)> {
+    files.iter().find_map(|file| {
+        let bytes = std::fs::read(file).unwrap();
+        let at = bytes.windows(wanted.len()).position(|window| window == wanted)?;
+        Some((file.clone(), at))
+    })
+}
+
+async fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !done() {
+        assert!(Instant::now() < deadline, "{what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_batch_that_nobody_refers_to_ends_the_process_once() {
+    for damaged_byte in [500, 14] {
+        let dir = tempfile::tempdir().unwrap();
+        let ends = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let counted = Arc::clone(&ends);
+        let options = || FjallOptions {
+            idle_rotation: Duration::ZERO,
+            reclaim_interval: Duration::from_millis(300),
+            on_fatal: {
+                let counted = Arc::clone(&counted);
+                Arc::new(move |_: &str| {
+                    counted.fetch_add(1, Ordering::Relaxed);
+                })
+            },
+            ..small()
+        };
+        let log = open(dir.path(), options()).unwrap();
+        let p = log.create(id(0), Generation(0), Offset(0)).await.unwrap();
+        let q = log.create(id(1), Generation(0), Offset(0)).await.unwrap();
+        let nth = |n| batch(n, 1, 1, 5, 20_000 + n as usize);
+        let mut appends = Vec::new();
+        for n in 0..8 {
+            appends.extend(one(p, &[nth(n)]));
+        }
+        appends.extend(one(q, &[nth(0), nth(1)]));
+        log.append(appends).await.unwrap();
+        until("nothing was flushed", || find_in(&blob_files(dir.path()), &nth(4).bytes).is_some()).await;
+        log.close().await.unwrap();
+        drop(log);
+        let (file, at) = find_in(&blob_files(dir.path()), &nth(4).bytes).unwrap();
+        let mut bytes = std::fs::read(&file).unwrap();
+        bytes[at + damaged_byte] ^= 1;
+        std::fs::write(&file, bytes).unwrap();
+
+        let log = open(dir.path(), options()).unwrap();
+        log.delete(p).await.unwrap();
+        until("the file was never rewritten", || ends.load(Ordering::Relaxed) > 0).await;
+        drop(log);
+        let log = open(dir.path(), options()).unwrap();
+        assert!(matches!(log.opening().left, Left::Tainted(_)));
+        assert_eq!(log.recovered()[&q].damage, None, "it was in the same file");
+        until("its space never came back", || !file.exists()).await;
+        assert_eq!(log.read(q, Offset(0), usize::MAX).await.unwrap().batches, [nth(0), nth(1)]);
+        log.close().await.unwrap();
+        assert_eq!(ends.load(Ordering::Relaxed), 1, "damaged at {damaged_byte}");
+    }
+}
+
+#[tokio::test]
+async fn damage_in_a_batch_is_as_visible_after_the_file_was_mended() {
+    for damaged_byte in [500, 14, 62] {
+        let dir = tempfile::tempdir().unwrap();
+        let log = open(dir.path(), FjallOptions { idle_rotation: Duration::ZERO, ..small() }).unwrap();
+        let p = log.create(id(0), Generation(0), Offset(0)).await.unwrap();
+        let nth = |n| batch(n, 1, 1, 5, 20_000 + n as usize);
+        log.append(one(p, &[nth(0), nth(1), nth(2)])).await.unwrap();
+        until("nothing was flushed", || find_in(&blob_files(dir.path()), &nth(1).bytes).is_some()).await;
+        log.close().await.unwrap();
+        drop(log);
+        let (file, at) = find_in(&blob_files(dir.path()), &nth(1).bytes).unwrap();
+        let mut bytes = std::fs::read(&file).unwrap();
+        bytes[at + damaged_byte] ^= 1;
+        std::fs::write(&file, bytes).unwrap();
+        assert_eq!(mend::mend(&dir.path().join("store")).unwrap(), 1);
+        assert_eq!(mend::mend(&dir.path().join("store")).unwrap(), 0, "it is whole for the store");
+        let log = open(dir.path(), FjallOptions { check_all: true, ..small() }).unwrap();
+        assert_eq!(log.recovered()[&p].damage, Some(Damage::BadChecksum { at: Offset(1) }), "byte {damaged_byte}");
     }
 }
 
