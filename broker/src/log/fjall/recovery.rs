@@ -25,6 +25,8 @@ pub(super) struct Recovery {
     pub(super) seen: BTreeMap<LocalPartition, Seen>,
     /// Partitions of which only the witness knows: their descriptors are written again.
     pub(super) lost: BTreeMap<LocalPartition, Descriptor>,
+    /// Nothing was ever settled in this store, and no witness says otherwise.
+    pub(super) blank: bool,
 }
 
 /// Reads everything. `thorough` checks every batch.
@@ -45,9 +47,11 @@ pub(super) fn recover(reading: &Reading, testimony: &Testimony, thorough: bool) 
             recovery.add_lost(*partition, seen);
         }
     }
-    let next = next_number(&reading.metadata)?;
-    let used = recovery.prefixes.values().map(|p| p.0.saturating_add(1)).max();
-    recovery.book.next = recovery.book.next.max(next).max(used.unwrap_or(0));
+    let settled = next_number(&reading.metadata)?;
+    recovery.blank = settled.is_none() && recovery.recovered.is_empty();
+    let next = settled.unwrap_or(0);
+    let used = numbers_used(reading, testimony, &recovery)?;
+    recovery.book.next = recovery.book.next.max(next).max(used);
     Ok(recovery)
 }
 
@@ -65,10 +69,22 @@ fn descriptors(metadata: &Keyspace) -> Result<BTreeMap<LocalPartition, Descripto
     Ok(found)
 }
 
-fn next_number(metadata: &Keyspace) -> Result<u32, StoreError> {
+/// One above every number that anything refers to: an older version of the metadata may have
+/// come back, and a number that is handed out again would bring the batches under it back.
+fn numbers_used(reading: &Reading, testimony: &Testimony, recovery: &Recovery) -> Result<u32, StoreError> {
+    let prefixes = recovery.prefixes.values().map(|prefix| prefix.0);
+    let seen = testimony.seen.iter().flat_map(|(partition, seen)| [partition.0, seen.prefix.0]);
+    let stored = match reading.log.iter().next_back() {
+        Some(item) => keys::parse_batch(&item.key()?).map(|(prefix, _)| prefix.0),
+        None => None,
+    };
+    Ok(prefixes.chain(seen).chain(stored).max().map_or(0, |number| number.saturating_add(1)))
+}
+
+fn next_number(metadata: &Keyspace) -> Result<Option<u32>, StoreError> {
     match metadata.get(keys::NEXT_NUMBER)? {
-        None => Ok(0),
-        Some(value) => records::decode_number(&value).map_err(|e| StoreError::Record(e.to_string())),
+        None => Ok(None),
+        Some(value) => records::decode_number(&value).map(Some).map_err(|e| StoreError::Record(e.to_string())),
     }
 }
 
@@ -85,7 +101,10 @@ impl Recovery {
         // Never a generation again that somebody may have seen.
         let seen = witness.map(|w| w.generation);
         let generation = descriptor.generation.max(seen.unwrap_or_default());
-        let Found { start, end, tail_epoch, meta, .. } = found;
+        let Found { start, end, tail_epoch, mut meta, .. } = found;
+        // A promise outlives the record of it.
+        let promised = witness.map_or(Epoch::NONE, |w| w.highest_epoch);
+        meta.highest_epoch = meta.highest_epoch.max(promised);
         let entry =
             Entry { id, generation, start, end, tail_epoch, highest_epoch: meta.highest_epoch, damage: damage.clone() };
         let seen = match (&damage, witness) {

@@ -137,7 +137,9 @@ async fn an_older_tail_that_comes_back_is_noticed() {
     tamper(dir.path(), |writes| writes.remove(&keys::record(keys::META, p)));
     let log = open(dir.path(), small()).unwrap();
     let forgotten = Damage::EpochBelowWitness { epoch: Epoch(0), witness: Epoch(10) };
-    assert_eq!(log.recovered()[&p].damage, Some(forgotten), "a promise was forgotten");
+    let found = &log.recovered()[&p];
+    assert_eq!(found.damage, Some(forgotten), "a promise was forgotten");
+    assert_eq!(found.meta.highest_epoch, Epoch(10), "and is kept all the same");
 }
 
 #[tokio::test]
@@ -157,6 +159,30 @@ async fn a_reset_that_was_lost_is_noticed() {
     let found = &log.recovered()[&p];
     assert!(matches!(found.damage, Some(Damage::Unreadable { .. })), "{found:?}");
     assert_eq!(found.generation, Generation(1), "the next one has never been seen");
+}
+
+#[tokio::test]
+async fn a_number_is_not_given_out_again_when_older_metadata_comes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let p = ten_batches(dir.path()).await;
+    let log = open(dir.path(), small()).unwrap();
+    log.reset(p, Generation(1), Offset(0)).await.unwrap();
+    log.append(one(p, &[batch(0, 10, 11, 5, 400), batch(10, 10, 11, 5, 400)])).await.unwrap();
+    log.close().await.unwrap();
+    drop(log);
+    tamper(dir.path(), |writes| {
+        let old = records::Descriptor { id: id(0), generation: Generation(0), prefix: Prefix(p.0), start: Offset(0) };
+        writes.put(&keys::record(keys::DESCRIPTOR, p), old.encode());
+        writes.put(keys::NEXT_NUMBER, records::encode_number(1));
+    });
+    let log = open(dir.path(), small()).unwrap();
+    log.reset(p, Generation(2), Offset(0)).await.unwrap();
+    let new = batch(0, 5, 12, 5, 50);
+    log.append(one(p, std::slice::from_ref(&new))).await.unwrap();
+    assert_eq!(log.read(p, Offset(0), usize::MAX).await.unwrap().batches, [new]);
+    drop(log);
+    let log = open(dir.path(), small()).unwrap();
+    assert_eq!((log.recovered()[&p].end, &log.recovered()[&p].damage), (Offset(5), &None));
 }
 
 #[tokio::test]
