@@ -201,7 +201,14 @@ impl DataDirectory {
 
     /// The storage cannot be trusted from here on.
     pub(super) fn taint(path: &Path, why: &str) -> io::Result<()> {
-        write_whole(path, "tainted", why.as_bytes())
+        let temporary = path.join("tainted.new");
+        let mut file = File::create(&temporary)?;
+        // On a full disk it is there, and empty.
+        let written = file.write_all(why.as_bytes());
+        fs::rename(&temporary, path.join("tainted"))?;
+        written?;
+        file.sync_all()?;
+        sync_directory(path)
     }
 
     /// What the mark says has been looked into.
@@ -232,7 +239,7 @@ fn write_whole(directory: &Path, name: &str, content: &[u8]) -> io::Result<()> {
     sync_directory(directory)
 }
 
-fn sync_directory(path: &Path) -> io::Result<()> {
+pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 

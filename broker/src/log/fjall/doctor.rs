@@ -25,6 +25,9 @@ use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::Xxh3;
 
+use super::SyncFile;
+use super::directory::{DataDirectory, sync_directory};
+
 const MAGIC: [u8; 4] = *b"FJL\x03";
 /// The store reserves this much in a new journal; the rest of it is zeros.
 const CHUNK: usize = 64 << 10;
@@ -65,23 +68,81 @@ fn journals(store: &Path) -> io::Result<BTreeMap<u64, PathBuf>> {
 }
 
 /// Cuts every journal after its last whole batch; says where something was cut off.
+///
+/// Once an older journal is cut nothing shows any more that there are holes. So the directory
+/// is tainted before: should this process die, the next one checks every batch as well.
 pub(super) fn repair(store: &Path) -> io::Result<Vec<Repair>> {
     let journals = journals(store)?;
     let newest = journals.keys().next_back().copied();
-    let mut repairs = Vec::new();
+    let mut found = Vec::new();
     for (number, journal) in journals {
         let (kept, why) = last_whole_batch(&journal)?;
         let cut = used_behind(&journal, kept)?;
-        let file = OpenOptions::new().write(true).open(&journal)?;
-        if file.metadata()?.len() != kept {
-            file.set_len(kept)?;
+        found.push(Repair { journal, newest: Some(number) == newest, kept, cut, why });
+    }
+    if let Some(hole) = found.iter().find(|repair| !repair.newest && repair.cut > 0)
+        && let Some(directory) = store.parent()
+    {
+        DataDirectory::taint(directory, &format!("{} was damaged: {}", hole.journal.display(), hole.why))?;
+    }
+    for Repair { journal, kept, .. } in &found {
+        let file = OpenOptions::new().write(true).open(journal)?;
+        if file.metadata()?.len() != *kept {
+            file.set_len(*kept)?;
             file.sync_all()?;
         }
-        if cut > 0 {
-            repairs.push(Repair { journal, newest: Some(number) == newest, kept, cut, why });
-        }
     }
-    Ok(repairs)
+    found.retain(|repair| repair.cut > 0);
+    Ok(found)
+}
+
+/// Writes the newest journals anew, and syncs them.
+///
+/// After a failed fsync the kernel counts pages as clean that never reached the disk. A process
+/// that starts then reads them, finds all in order, and a later sync of the same file succeeds
+/// without writing them; a loss of power takes them away, and everything behind them. Only a
+/// copy is on stable storage for certain. The journal before the newest one is copied as well:
+/// whether its last sync had succeeded nobody can say who was killed meanwhile.
+pub(super) fn write_anew(store: &Path, sync: &SyncFile) -> io::Result<()> {
+    for (_, journal) in journals(store)?.into_iter().rev().take(2) {
+        let (kept, _) = last_whole_batch(&journal)?;
+        let used = kept + used_behind(&journal, kept)?;
+        let temporary = journal.with_extension("jnl.new");
+        let mut copy = File::create(&temporary)?;
+        io::copy(&mut File::open(&journal)?.take(used), &mut copy)?;
+        sync(&copy)?;
+        fs::rename(&temporary, &journal)?;
+        sync_directory(store)?;
+    }
+    Ok(())
+}
+
+/// Removes a store whose very first opening was cut short: the store would take it for one
+/// that is to be created, and fail because parts of it are there.
+pub(super) fn remove_unborn(store: &Path) -> io::Result<()> {
+    let version = match fs::read(store.join("version")) {
+        Ok(version) => version,
+        Err(e) if e.kind() == ErrorKind::NotFound => Vec::new(),
+        Err(e) => return Err(e),
+    };
+    if version.iter().any(|byte| *byte != 0) || !store.try_exists()? {
+        return Ok(());
+    }
+    let keyspaces = match fs::read_dir(store.join("keyspaces")) {
+        Ok(mut entries) => entries.next().transpose()?.is_some(),
+        Err(e) if e.kind() == ErrorKind::NotFound => false,
+        Err(e) => return Err(e),
+    };
+    let mut written = keyspaces;
+    for journal in journals(store)?.values() {
+        written |= last_whole_batch(journal)?.0 > 0;
+    }
+    if !written {
+        tracing::warn!("{} was never finished, and is begun again", store.display());
+        fs::remove_dir_all(store)?;
+        store.parent().map_or(Ok(()), sync_directory)?;
+    }
+    Ok(())
 }
 
 /// Where the last whole batch ends, and what is wrong with what follows.

@@ -187,6 +187,9 @@ impl FjallLog {
             move |cause| OpenError::Io { path, what, cause }
         };
         let left = directory.left().clone();
+        if !matches!(left, Left::New | Left::Closed | Left::Unclean { same_boot: false }) {
+            doctor::write_anew(&path.join("store"), &options.sync).map_err(io("writing the journals anew"))?;
+        }
         let testimony = Testimony::read(&path.join("witness"), left != Left::New).map_err(io("reading the witness"))?;
         let failed = |e: StoreError| OpenError::Store { path: path.clone(), cause: e.to_string() };
         let thorough = options.check_all || matches!(left, Left::Tainted(_));

@@ -20,7 +20,8 @@ use fjall::{
 };
 use lsm_tree::compaction::filter::Factory;
 
-use super::doctor::newest_journal;
+use super::directory::{OpenError, sync_directory};
+use super::doctor::{self, newest_journal};
 use super::keys::{self, Prefix};
 use super::retention::{FilterFactory, Floors, parse_time};
 use super::{FjallOptions, SyncFile};
@@ -168,6 +169,8 @@ impl Store {
             database,
             log,
             metadata,
+        let io = |what| move |cause| StoreError::Io { what, cause };
+        doctor::remove_unborn(directory).map_err(io("removing a store that was never finished"))?;
             directory: directory.to_owned(),
             rotate_bytes: options.rotate_bytes,
             write_buffer_bytes_max: options.write_buffer_bytes_max,
@@ -197,6 +200,7 @@ impl Store {
         for (key, value) in metadata {
             match value {
                 Some(value) => batch.insert(&self.metadata, key, value),
+        sync_names(directory).map_err(io("fsync of the store's directories"))?;
                 None => batch.remove(&self.metadata, key),
             }
         }
@@ -231,9 +235,8 @@ impl Store {
             let (number, path) = found.ok_or_else(|| StoreError::Record("there is no journal".to_owned()))?;
             self.journal = Some((number, File::open(path).map_err(io("opening the journal"))?));
         }
-        match &self.journal {
-            Some((_, file)) => (self.sync)(file).map_err(io("fsync of the journal")),
-            None => Ok(()),
+        if let Some((_, file)) = &self.journal {
+            (self.sync)(file).map_err(io("fsync of the journal"))?;
         }
     }
 
@@ -256,6 +259,10 @@ impl Store {
     }
 
     /// Waits while the workers are behind, so that memory stays bounded; notices when they
+        // The store's own fsync, while it flushed, may have been told of an error before our
+        // descriptor was there to be told as well; then it is poisoned by now.
+        self.database.persist(PersistMode::Buffer)?;
+        Ok(())
     /// are dead, which the store itself would wait out for ever.
     fn pace(&self) -> Result<(), StoreError> {
         let behind = || {
@@ -315,3 +322,17 @@ fn keyspace_options() -> KeyspaceCreateOptions {
                 .age_cutoff(1.0),
         ))
 }
+/// Makes the names of the directories and files durable that the store created. It does so
+/// itself for journals and tables. Of blob files that come later it does not: there the file
+/// system is relied on to keep the name of a new file together with its fsync, as ext4, XFS
+/// and Btrfs do.
+fn sync_names(directory: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            sync_names(&entry.path())?;
+        }
+    }
+    sync_directory(directory)
+}
+

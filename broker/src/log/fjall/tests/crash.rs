@@ -229,3 +229,80 @@ async fn nobody_is_answered_and_nothing_is_read_before_the_fsync() {
     save.await.unwrap();
     assert_eq!(log.read(p, Offset(0), usize::MAX).await.unwrap().batches.len(), 2);
 }
+
+#[tokio::test]
+async fn journals_that_may_be_in_memory_only_are_written_anew() {
+    use std::os::unix::fs::MetadataExt;
+    let dir = tempfile::tempdir().unwrap();
+    let journal = dir.path().join("store/0.jnl");
+    let inode = || journal.metadata().unwrap().ino();
+    let log = open(dir.path(), small()).unwrap();
+    let p = log.create(id(0), Generation(0), Offset(0)).await.unwrap();
+    log.append(one(p, &[batch(0, 10, 1, 5, 100)])).await.unwrap();
+    drop(log);
+    for (taint, close) in [(false, false), (true, false), (false, true)] {
+        let before = inode();
+        if taint {
+            DataDirectory::taint(dir.path(), "fsync").unwrap();
+        }
+        let log = open(dir.path(), small()).unwrap();
+        assert_ne!(inode(), before, "it is read from the page cache, and may be nowhere else");
+        assert_eq!((log.recovered()[&p].end, &log.recovered()[&p].damage), (Offset(10), &None));
+        if close {
+            log.close().await.unwrap();
+        }
+    }
+    let before = inode();
+    drop(open(dir.path(), small()).unwrap());
+    assert_eq!(inode(), before, "it was closed after its last sync");
+
+    let failing: SyncFile = Arc::new(|_| Err(io::Error::other("the disk is gone")));
+    let refused = open(dir.path(), FjallOptions { sync: failing, ..small() }).err().unwrap();
+    assert!(matches!(&refused, OpenError::Io { cause, .. } if cause.to_string() == "the disk is gone"), "{refused}");
+}
+
+/// What a process leaves that dies while it creates the store: nothing that stands in the way.
+#[test]
+fn a_store_that_was_never_finished_is_begun_again() {
+    type Step = fn(&Path);
+    let steps: [Step; 5] = [
+        |store| std::fs::create_dir_all(store).unwrap(),
+        |store| std::fs::write(store.join("lock"), []).unwrap(),
+        |store| std::fs::create_dir(store.join("keyspaces")).unwrap(),
+        |store| std::fs::write(store.join("0.jnl"), vec![0; 100_000]).unwrap(),
+        |store| std::fs::write(store.join("version"), [0; 4]).unwrap(),
+    ];
+    for count in 1..=steps.len() {
+        let dir = tempfile::tempdir().unwrap();
+        steps[..count].iter().for_each(|step| step(&dir.path().join("store")));
+        open(dir.path(), small()).unwrap_or_else(|e| panic!("after {count} steps: {e}"));
+    }
+}
+
+#[tokio::test]
+async fn a_store_with_something_in_it_is_never_begun_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), small()).unwrap();
+    log.create(id(0), Generation(0), Offset(0)).await.unwrap();
+    drop(log);
+    let store = dir.path().join("store");
+    std::fs::remove_file(store.join("version")).unwrap();
+    std::fs::remove_dir_all(store.join("keyspaces")).unwrap();
+    doctor::remove_unborn(&store).unwrap();
+    assert!(store.join("0.jnl").exists(), "its journal holds something");
+}
+
+#[tokio::test]
+async fn a_directory_that_has_lost_everything_is_another_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), small()).unwrap();
+    let first = log.identity();
+    log.create(id(0), Generation(0), Offset(0)).await.unwrap();
+    log.close().await.unwrap();
+    drop(log);
+    std::fs::remove_file(dir.path().join("witness")).unwrap();
+    std::fs::remove_dir_all(dir.path().join("store")).unwrap();
+    let second = open(dir.path(), small()).unwrap().identity();
+    assert_ne!(second.disk, first.disk, "its empty copies are not those that others remember");
+    assert_eq!(open(dir.path(), small()).unwrap().identity(), second);
+}

@@ -344,6 +344,9 @@ fn copy(from: &Path, to: &Path) {
         let path = entry.unwrap().path();
         let target = to.join(path.file_name().unwrap());
         if path.is_dir() { copy(&path, &target) } else { drop(std::fs::copy(&path, &target).unwrap()) }
+    }
+}
+
 /// Where the bytes of a batch are in the blob files.
 fn find_in(files: &[std::path::PathBuf], wanted: &[u8]) -> Option<(std::path::PathBuf, usize)> {
     files.iter().find_map(|file| {

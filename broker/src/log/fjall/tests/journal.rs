@@ -166,13 +166,12 @@ async fn a_lost_journal_is_noticed_for_every_partition() {
     assert!(partitions.iter().all(|p| *p < new), "numbers are not used again");
 }
 
-#[tokio::test]
-async fn damage_in_an_older_journal_leaves_no_hole_unnoticed() {
-    let dir = tempfile::tempdir().unwrap();
-    let partitions = left_behind(dir.path()).await;
-    let (path, used) = journal(dir.path());
+/// Two journals, of which the older one is damaged in the middle.
+async fn with_damaged_older_journal(dir: &Path) -> Vec<LocalPartition> {
+    let partitions = left_behind(dir).await;
+    let (path, used) = journal(dir);
     // A next journal, as if the first had been full.
-    drop(open(dir.path(), FjallOptions { reserve_bytes: 0, ..FjallOptions::default() }).unwrap());
+    drop(open(dir, FjallOptions { reserve_bytes: 0, ..FjallOptions::default() }).unwrap());
     let whole = std::fs::read(&path).unwrap();
     let (first, second) = whole.split_at(used as usize);
     let next = path.with_file_name("1.jnl");
@@ -182,12 +181,34 @@ async fn damage_in_an_older_journal_leaves_no_hole_unnoticed() {
     let at = first.len() / 2;
     first[at..at + 4_000].fill(0);
     std::fs::write(&path, first).unwrap();
-    let log = open(dir.path(), small()).unwrap();
-    let [repair] = &log.opening().repairs[..] else { panic!("{:?}", log.opening()) };
-    assert!(!repair.newest, "{repair:?}");
-    for p in &partitions {
+    partitions
+}
+
+fn assert_holes_noticed(log: &FjallLog, partitions: &[LocalPartition]) {
+    for p in partitions {
         let found = &log.recovered()[p];
         assert!(found.end == Offset(BATCHES * 10) || found.damage.is_some(), "{found:?}");
     }
     assert!(log.recovered().values().any(|r| r.damage.is_some()));
+}
+
+#[tokio::test]
+async fn damage_in_an_older_journal_leaves_no_hole_unnoticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let partitions = with_damaged_older_journal(dir.path()).await;
+    let log = open(dir.path(), small()).unwrap();
+    let [repair] = &log.opening().repairs[..] else { panic!("{:?}", log.opening()) };
+    assert!(!repair.newest, "{repair:?}");
+    assert_holes_noticed(&log, &partitions);
+}
+
+#[tokio::test]
+async fn holes_are_looked_for_again_if_the_process_died_meanwhile() {
+    let dir = tempfile::tempdir().unwrap();
+    let partitions = with_damaged_older_journal(dir.path()).await;
+    assert_eq!(doctor::repair(&dir.path().join("store")).unwrap().len(), 1);
+    let log = open(dir.path(), small()).unwrap();
+    assert_eq!(log.opening().repairs, [], "nothing is left to be seen");
+    assert!(matches!(log.opening().left, Left::Tainted(_)), "but for the mark");
+    assert_holes_noticed(&log, &partitions);
 }
