@@ -240,12 +240,7 @@ impl Committer {
 
     /// So that the next opening does not take the copy for whole. One that was reset meanwhile
     /// has another number.
-    fn note_damage(
-        &mut self,
-        partition: LocalPartition,
-        number: u32,
-        damage: Damage,
-    ) -> Result<Answer, StoreError> {
+    fn note_damage(&mut self, partition: LocalPartition, number: u32, damage: Damage) -> Result<Answer, StoreError> {
         if self.prefixes.get(&partition) == Some(&Prefix(number))
             && allowed!(self.book.note_damage(partition, damage.clone()))
         {

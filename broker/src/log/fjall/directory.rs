@@ -193,13 +193,25 @@ impl DataDirectory {
         Ok(identity)
     }
 
+    /// All that the directory held is lost, what was known of it as well: it is another disk
+    /// from now on, or its empty copies would count for those that others remember.
+    pub(super) fn begin_anew(&self, lost: Identity) -> Result<Identity, OpenError> {
+        let identity = Identity { disk: DiskId(Uuid::new_v4().as_u128()), ..lost };
+        let content = encode_identity(&identity);
+        for name in IDENTITIES {
+            write_whole(&self.path, name, content.as_bytes()).map_err(|e| refused(&self.path, e))?;
+        }
+        Ok(identity)
+    }
+
     /// Everything is durable and nothing more will be written.
     pub(super) fn mark_closed(&self) -> io::Result<()> {
         fs::remove_file(self.path.join("running"))?;
         sync_directory(&self.path)
     }
 
-    /// The storage cannot be trusted from here on.
+    /// The storage cannot be trusted from here on. The mark is there for the next process
+    /// before anything is synced: the disk whose fsync failed may fail this one, too.
     pub(super) fn taint(path: &Path, why: &str) -> io::Result<()> {
         let temporary = path.join("tainted.new");
         let mut file = File::create(&temporary)?;

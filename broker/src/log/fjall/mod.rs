@@ -191,7 +191,7 @@ impl FjallLog {
             doctor::write_anew(&path.join("store"), &options.sync).map_err(io("writing the journals anew"))?;
         }
         let testimony = Testimony::read(&path.join("witness"), left != Left::New).map_err(io("reading the witness"))?;
-        let failed = |e: StoreError| OpenError::Store { path: path.clone(), cause: e.to_string() };
+        let failed = |error: StoreError| error.while_opening(&path);
         let thorough = options.check_all || matches!(left, Left::Tainted(_));
         let open = || opening::open(&path, &options, &testimony, thorough);
         let replaceable = left != Left::New && !testimony.unreadable;
@@ -204,6 +204,11 @@ impl FjallLog {
             found => (found.map_err(failed)?, None),
         };
         let opening::Found { mut store, recovery, floors, repairs } = found;
+        let identity = match left {
+            Left::New => identity,
+            _ if testimony.unreadable && recovery.blank => directory.begin_anew(identity)?,
+            _ => identity,
+        };
         settle(&mut store, &recovery, &floors).map_err(failed)?;
         let sync = Arc::clone(&options.sync);
         let witness =

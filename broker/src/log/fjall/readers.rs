@@ -1,5 +1,6 @@
 //! Reading: a few threads, so that callers never wait for a disk.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -79,11 +80,11 @@ impl Reader {
         match request {
             Request::Batches { partition, from, max_bytes, reply } => {
                 let read = |visible: &Visible| self.batches(visible, from, max_bytes);
-                drop(reply.send(self.attempt(partition, read)));
+                drop(reply.send(guarded(|| self.attempt(partition, read))));
             }
             Request::Time { partition, timestamp_ms, reply } => {
                 let find = |visible: &Visible| self.find(visible, timestamp_ms);
-                drop(reply.send(self.attempt(partition, find)));
+                drop(reply.send(guarded(|| self.attempt(partition, find))));
             }
         }
     }
@@ -215,6 +216,15 @@ pub(super) fn stored(item: fjall::Guard) -> Result<(UserKey, UserValue), Bad> {
         } else {
             Bad::Store(error)
         }
+    })
+}
+
+/// The store panics on some damage of its own files. The thread has to live on: it reads for
+/// everybody.
+fn guarded<T>(read: impl FnOnce() -> Result<T, LogError>) -> Result<T, LogError> {
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| {
+        let what = "the store panicked while it was read".to_owned();
+        Err(LogError::Damaged(Damage::Unreadable { what }))
     })
 }
 

@@ -63,6 +63,20 @@ impl StoreError {
             Self::Record(_) => true,
         }
     }
+
+    /// What an operator is told: only a store that is damaged is a reason to give it up.
+    pub(super) fn while_opening(self, path: &Path) -> OpenError {
+        let path = path.to_owned();
+        match self {
+            Self::Io { what, cause } => OpenError::Io { path, what, cause },
+            Self::Fjall(fjall::Error::Io(cause) | fjall::Error::Storage(lsm_tree::Error::Io(cause)))
+                if !shows_damage(&cause) =>
+            {
+                OpenError::Io { path, what: "opening the store", cause }
+            }
+            error => OpenError::Store { path, cause: error.to_string() },
+        }
+    }
 }
 
 impl StoreError {
@@ -148,6 +162,8 @@ impl Writes {
 
 impl Store {
     pub(super) fn open(directory: &Path, options: &FjallOptions, floors: &Arc<Floors>) -> Result<Self, StoreError> {
+        let io = |what| move |cause| StoreError::Io { what, cause };
+        doctor::remove_unborn(directory).map_err(io("removing a store that was never finished"))?;
         let floors = Arc::clone(floors);
         let filters = move |keyspace: &str| -> Option<Arc<dyn Factory>> {
             let floors = Arc::clone(&floors);
@@ -169,8 +185,6 @@ impl Store {
             database,
             log,
             metadata,
-        let io = |what| move |cause| StoreError::Io { what, cause };
-        doctor::remove_unborn(directory).map_err(io("removing a store that was never finished"))?;
             directory: directory.to_owned(),
             rotate_bytes: options.rotate_bytes,
             write_buffer_bytes_max: options.write_buffer_bytes_max,
@@ -179,6 +193,7 @@ impl Store {
             rotated: Instant::now(),
             filled: None,
         };
+        sync_names(directory).map_err(io("fsync of the store's directories"))?;
         // What a killed process wrote but did not sync is read again now, and counted on.
         store.sync()?;
         Ok(store)
@@ -200,7 +215,6 @@ impl Store {
         for (key, value) in metadata {
             match value {
                 Some(value) => batch.insert(&self.metadata, key, value),
-        sync_names(directory).map_err(io("fsync of the store's directories"))?;
                 None => batch.remove(&self.metadata, key),
             }
         }
@@ -238,6 +252,10 @@ impl Store {
         if let Some((_, file)) = &self.journal {
             (self.sync)(file).map_err(io("fsync of the journal"))?;
         }
+        // The store's own fsync, while it flushed, may have been told of an error before our
+        // descriptor was there to be told as well; then it is poisoned by now.
+        self.database.persist(PersistMode::Buffer)?;
+        Ok(())
     }
 
     fn memtable_bytes(&self) -> u64 {
@@ -259,10 +277,6 @@ impl Store {
     }
 
     /// Waits while the workers are behind, so that memory stays bounded; notices when they
-        // The store's own fsync, while it flushed, may have been told of an error before our
-        // descriptor was there to be told as well; then it is poisoned by now.
-        self.database.persist(PersistMode::Buffer)?;
-        Ok(())
     /// are dead, which the store itself would wait out for ever.
     fn pace(&self) -> Result<(), StoreError> {
         let behind = || {
@@ -307,6 +321,20 @@ pub(super) fn reclaim(reading: &Reading) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Makes the names of the directories and files durable that the store created. It does so
+/// itself for journals and tables. Of blob files that come later it does not: there the file
+/// system is relied on to keep the name of a new file together with its fsync, as ext4, XFS
+/// and Btrfs do.
+fn sync_names(directory: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            sync_names(&entry.path())?;
+        }
+    }
+    sync_directory(directory)
+}
+
 fn keyspace_options() -> KeyspaceCreateOptions {
     KeyspaceCreateOptions::default()
         .manual_journal_persist(true)
@@ -322,17 +350,3 @@ fn keyspace_options() -> KeyspaceCreateOptions {
                 .age_cutoff(1.0),
         ))
 }
-/// Makes the names of the directories and files durable that the store created. It does so
-/// itself for journals and tables. Of blob files that come later it does not: there the file
-/// system is relied on to keep the name of a new file together with its fsync, as ext4, XFS
-/// and Btrfs do.
-fn sync_names(directory: &Path) -> io::Result<()> {
-    for entry in std::fs::read_dir(directory)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            sync_names(&entry.path())?;
-        }
-    }
-    sync_directory(directory)
-}
-

@@ -103,7 +103,9 @@ impl Testimony {
             file.read_exact(&mut pair)?;
             let (first, second) = pair.split_at(BLOCK_BYTES);
             let newer = match (block::decode(first), block::decode(second)) {
-                (Found::Bad, Found::Bad) => {
+                // The first write of a pair may be torn by a crash, but then it may as well have
+                // been damaged later: nobody can tell, so it counts as lost evidence.
+                (Found::Bad, Found::Bad | Found::Empty) | (Found::Empty, Found::Bad) => {
                     testimony.unreadable = true;
                     continue;
                 }

@@ -101,6 +101,11 @@ async fn work_on(log: Arc<FjallLog>, n: u32, known: Option<Recovered>) {
         Some(r) => (r.partition, r.start.0, r.end.0, r.meta.highest_epoch.0 + 1),
         None => (log.create(id(n), Generation(0), Offset(0)).await.unwrap(), 0, 0, 1),
     };
+    if end > start {
+        // No log goes back to an older epoch.
+        let tail = log.read(p, Offset(end - 1), 1).await.unwrap();
+        epoch = epoch.max(tail.batches[0].epoch.0 + 1);
+    }
     let mut random = StdRng::seed_from_u64(end);
     loop {
         match random.random_range(0..20) {
