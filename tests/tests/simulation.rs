@@ -5,8 +5,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test")]
 
 use std::path::Path;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{LazyLock, Mutex};
 
 use baton_tests::sim::mutation::Planted;
 use baton_tests::sim::process::Runner;
@@ -18,8 +18,10 @@ const SECONDS: u64 = 60;
 /// The seeds of the test run: about four minutes of one core.
 const SEEDS: std::ops::Range<u64> = 1..121;
 
+/// One for all tests: they run at the same time, and it builds a library.
 fn runner() -> Runner {
-    Runner::new(Path::new(env!("CARGO_BIN_EXE_simulate"))).unwrap()
+    static RUNNER: LazyLock<Runner> = LazyLock::new(|| Runner::new(Path::new(env!("CARGO_BIN_EXE_simulate"))).unwrap());
+    RUNNER.clone()
 }
 
 fn seeds() -> std::ops::Range<u64> {

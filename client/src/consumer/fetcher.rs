@@ -275,6 +275,11 @@ impl Fetcher {
         match slot.accept(result.batches, compacted) {
             Ok(kept) => {
                 slot.failures = 0;
+                // A new leader serves what was committed before it knows the end: what readers
+                // got is below it.
+                if kept > 0 {
+                    slot.high_watermark = slot.high_watermark.map(|known| known.max(slot.fetch_at));
+                }
                 kept
             }
             Err(error) if slot.failures >= DAMAGED_MAX => {

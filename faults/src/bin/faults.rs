@@ -202,7 +202,7 @@ fn run(command: Command) -> anyhow::Result<bool> {
     if let Command::Campaign(campaign) = &command
         && !campaign.inside
     {
-        return Ok(enter(campaign)?);
+        return enter(campaign);
     }
     // Child processes die with the thread that starts them: this one, which waits here.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;

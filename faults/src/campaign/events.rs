@@ -152,7 +152,9 @@ mod tests {
             }
         });
         assert!(lost.contains(&Kind::Lost) && lost.contains(&Kind::Phantom), "{lost:?}");
-        let skipped = found(|cut| drop(cut.history.tail.get_mut(&0).unwrap().remove(2)));
+        let skipped = found(|cut| {
+            cut.history.tail.get_mut(&0).unwrap().remove(2);
+        });
         assert!(skipped.contains(&Kind::Skipped), "{skipped:?}");
         let changed = found(|cut| cut.history.log.get_mut(&0).unwrap()[2].id = None);
         assert!(changed.contains(&Kind::ValuesDiffer), "{changed:?}");

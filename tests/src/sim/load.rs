@@ -51,6 +51,8 @@ struct State {
     under_way: BTreeSet<(String, u32, u64)>,
     /// The last record of each producer and partition, sent when all was mended.
     last_words: BTreeSet<(String, u32, u64)>,
+    /// Producers that still have something to say.
+    speaking: BTreeSet<u32>,
     /// After the last acknowledged record of each partition.
     acknowledged: BTreeMap<u32, u64>,
     /// The ends that the last reading has to reach, and whether it did.
@@ -67,6 +69,7 @@ impl Load {
 
     /// Adds the hosts of the clients. Changes that are sent here are made by an administrator.
     pub fn add_hosts(&self, sim: &mut turmoil::Sim<'static>, plan: &Plan) -> mpsc::UnboundedSender<What> {
+        self.lock().speaking = (0..plan.producers).collect();
         let (changes, orders) = mpsc::unbounded_channel();
         let orders = Arc::new(Mutex::new(Some(orders)));
         for id in 1..=super::nemesis::CLIENTS {
@@ -93,6 +96,12 @@ impl Load {
     #[must_use]
     pub fn under_way(&self) -> BTreeSet<(String, u32, u64)> {
         self.lock().under_way.clone()
+    }
+
+    /// Producers that have not sent their last records.
+    #[must_use]
+    pub fn speaking(&self) -> BTreeSet<u32> {
+        self.lock().speaking.clone()
     }
 
     #[must_use]
@@ -185,11 +194,11 @@ impl Load {
         // All is mended now: whoever cannot write any more has not noticed it.
         for partition in 0..partitions {
             let value = format!("p{id}/{partition}/{sequence}/last");
+            self.lock().last_words.insert((format!("p{id}"), partition, sequence));
             self.send(&producer, id, partition, sequence, value).await;
             sequence += 1;
-            let name = format!("p{id}");
-            self.lock().last_words.insert((name, partition, sequence - 1));
         }
+        self.lock().speaking.remove(&id);
         // A producer that is dropped gives up what it has not sent; each delivery says how it went.
         let _ = producer.flush().await;
         std::future::pending::<()>().await;

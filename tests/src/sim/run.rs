@@ -196,6 +196,11 @@ impl Run {
         if !self.nemesis.all_run() {
             return Some("a process does not run".to_owned());
         }
+        // Where everything ends is known only after the last record.
+        let speaking = self.load.speaking();
+        if !speaking.is_empty() {
+            return Some(format!("producers {speaking:?} have not sent their last records"));
+        }
         let under_way = self.load.under_way();
         if !under_way.is_empty() {
             return Some(format!("neither acknowledged nor refused: {under_way:?}"));
