@@ -33,7 +33,7 @@ fn cpu_seconds() -> f64 {
 
 /// The other process: checks what it is told to.
 #[test]
-#[ignore = "started by the other test"]
+#[ignore = "a measurement"]
 fn checks_one_file() {
     let Some(path) = env::var_os(FILE) else { return };
     let report = check_files(&[PathBuf::from(path)], Options::default()).unwrap();
@@ -46,7 +46,7 @@ fn checks_one_file() {
 
 /// Each operation acknowledged or not, each record read by a consumer, in a process of its own.
 #[test]
-#[ignore = "a minute, and gigabytes of disk"]
+#[ignore = "a measurement"]
 fn ten_million_operations_take_less_than_a_gigabyte() {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let path = dir.path().join("history.jsonl");

@@ -16,7 +16,7 @@ use baton_tests::sim::{Outcome, Plan};
 const SECONDS: u64 = 60;
 
 /// The seeds of the test run: about four minutes of one core.
-const SEEDS: std::ops::Range<u64> = 1..121;
+const SEEDS: std::ops::Range<u64> = 1..241;
 
 /// One for all tests: they run at the same time, and it builds a library.
 fn runner() -> Runner {

@@ -90,7 +90,7 @@ struct RunCampaign {
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/.."))]
     sources: PathBuf,
     /// Where the data goes
-    #[arg(long)]
+    #[arg(long, overrides_with = "dir")]
     dir: Option<PathBuf>,
     /// What the daemons log
     #[arg(long, default_value = "info")]

@@ -114,16 +114,19 @@ fn directory_of_a_newer_version() {
     let cluster = Cluster::start(Options::default());
     let ledger = Ledger::open(&cluster, "newer-version");
     cluster.stop(3);
-    let file = cluster.broker_dir(3).join("identity");
-    let good = fs::read(&file).unwrap();
-    fs::write(&file, "version=99\nsomething=else\n").unwrap();
+    // The identity is kept twice: one that is damaged is written again from the other.
+    let files = ["identity", "identity.copy"].map(|name| cluster.broker_dir(3).join(name));
+    let good = files.clone().map(|file| fs::read(file).unwrap());
+    let write = |text: &str| files.iter().for_each(|file| fs::write(file, text).unwrap());
+    write("version=99\nsomething=else\n");
     let error = cluster.try_launch(cluster.config(3)).err().expect("it does not start");
     assert!(matches!(error, LaunchError::Log(OpenError::NewerFormat { found: 99, .. })), "{error}");
     says(&error, &["broker-3", "99"]);
-    fs::write(&file, "no identity at all").unwrap();
+    write("no identity at all");
     let error = cluster.try_launch(cluster.config(3)).err().expect("it does not start");
     assert!(matches!(error, LaunchError::Log(OpenError::BadIdentity { .. })), "{error}");
-    fs::write(&file, good).unwrap();
+    files.iter().zip(good).for_each(|(file, good)| fs::write(file, good).unwrap());
+    fs::write(&files[0], "no identity at all").unwrap();
     cluster.start_broker(3);
     cluster.wait_in_sync(&ledger.topic, 3);
     ledger.settle(&cluster);
