@@ -180,6 +180,8 @@ impl ClusterTask {
             self.parts.shards.tell(id, ShardInput::Replica { id, input: Input::State(state) }).await;
         }
         self.reading.want(Item::Queue(id));
+        // It may have been assigned away while it was being opened, and nothing else says so again.
+        self.settle_copy(id, false);
     }
 
     fn start_closing(&mut self, id: TopicPartition, fate: Fate) {
