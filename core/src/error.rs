@@ -87,6 +87,23 @@ codes! {
     ReassignmentInProgress = 41, "REASSIGNMENT_IN_PROGRESS", 60, true, "wait until it is finished: `baton partition list` shows it";
     PolicyViolation = 42, "POLICY_VIOLATION", 44, false, "stay within the limit that the message names";
     WrongCluster = 43, "WRONG_CLUSTER", 104, false, "point the broker at its own cluster, or give it an empty data directory";
+    CoordinatorLoading = 44, "COORDINATOR_LOAD_IN_PROGRESS", 14, true, "ask again: the group's coordinator is reading its state";
+    CoordinatorUnavailable = 45, "COORDINATOR_NOT_AVAILABLE", 15, true, "ask again: the group's coordinator cannot store anything at the moment";
+    NotCoordinator = 46, "NOT_COORDINATOR", 16, true, "find the group's coordinator again: another broker is it";
+    IllegalGeneration = 47, "ILLEGAL_GENERATION", 22, false, "join the group again: it has another generation";
+    InconsistentProtocol = 48, "INCONSISTENT_GROUP_PROTOCOL", 23, false, "use an assignment strategy that all members of the group know";
+    InvalidGroupId = 49, "INVALID_GROUP_ID", 24, false, "name the group, with at most 249 characters";
+    UnknownMember = 50, "UNKNOWN_MEMBER_ID", 25, false, "join the group again as a new member";
+    InvalidSessionTimeout = 51, "INVALID_SESSION_TIMEOUT", 26, false, "ask for a session within the limits that the message names";
+    RebalanceInProgress = 52, "REBALANCE_IN_PROGRESS", 27, false, "join the group again: its partitions are being divided anew";
+    OffsetMetadataTooLarge = 53, "OFFSET_METADATA_TOO_LARGE", 12, false, "keep less text beside the offset";
+    GroupNotEmpty = 54, "NON_EMPTY_GROUP", 68, false, "stop the group's members first";
+    GroupNotFound = 55, "GROUP_ID_NOT_FOUND", 69, false, "see the groups with `baton group list`";
+    MemberIdRequired = 56, "MEMBER_ID_REQUIRED", 79, false, "join again with the member id that the answer names";
+    GroupFull = 57, "GROUP_MAX_SIZE_REACHED", 81, false, "run fewer members, or raise the limit of a group's size";
+    FencedInstance = 58, "FENCED_INSTANCE_ID", 82, false, "stop this member: another one with its instance id has taken its place";
+    GroupSubscribed = 59, "GROUP_SUBSCRIBED_TO_TOPIC", 86, false, "stop the members that are subscribed to the topic first";
+    UnstableOffset = 60, "UNSTABLE_OFFSET_COMMIT", 88, true, "ask again: a transaction is about to change the offset";
 }
 
 impl fmt::Display for ErrorCode {

@@ -16,6 +16,7 @@
 //! | [`election`] | who elects itself, and when |
 //! | [`detector`] | which peers are alive |
 //! | [`placement`] | which brokers hold a partition |
+//! | [`group`] | consumer groups: who is in one, who reads what, and how far they got |
 //! | [`event`] | what happened to the cluster, as it is recorded |
 //! | [`branches`] | which decisions a simulation reached |
 #![forbid(unsafe_code)]
@@ -26,6 +27,7 @@ pub mod detector;
 pub mod election;
 pub mod error;
 pub mod event;
+pub mod group;
 pub mod ids;
 pub mod lineage;
 pub mod partition;

@@ -1,0 +1,6 @@
+mod bench;
+mod lifecycle;
+mod offsets;
+mod records;
+mod statics;
+mod walk;

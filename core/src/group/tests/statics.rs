@@ -1,0 +1,102 @@
+//! Static members (KIP-345).
+
+use bytes::Bytes;
+
+use super::bench::{Bench, new_member};
+use crate::error::ErrorCode as E;
+use crate::group::message::*;
+
+fn named(id: &str, instance: &str) -> Join {
+    let identity = Identity { member: String::new(), instance: Some(instance.to_owned()) };
+    Join { identity, ..new_member(id) }
+}
+
+fn settle(bench: &mut Bench, id: &str) -> i32 {
+    let join = bench.join_as("g", named(id, "i"));
+    let generation = bench.joined(join).generation;
+    bench.sync("g", id, generation, &[(id, "part")]);
+    generation
+}
+
+#[test]
+fn it_comes_back_to_its_part_and_disturbs_nobody() {
+    let mut bench = Bench::new();
+    let generation = settle(&mut bench, "a");
+    let again = bench.join_as("g", Join { may_skip_assignment: true, ..named("b", "i") });
+    let joined = bench.joined(again);
+    assert_eq!((joined.generation, joined.member.as_str(), joined.skip_assignment), (generation, "b", true));
+    let sync = bench.sync("g", "b", generation, &[]);
+    let request = bench.request();
+    let identity = Identity { member: "b".to_owned(), instance: Some("i".to_owned()) };
+    bench.step(Input::Heartbeat { request, group: "g".to_owned(), identity, generation });
+    assert_eq!(bench.answers[&request], Answer::Heartbeat(Ok(())));
+    assert_eq!(bench.synced(sync), Ok(Bytes::from_static(b"part")));
+}
+
+#[test]
+fn an_old_client_is_not_told_that_it_leads_so_that_it_divides_nothing() {
+    let mut bench = Bench::new();
+    settle(&mut bench, "a");
+    let again = bench.join_as("g", named("b", "i"));
+    assert_eq!(bench.joined(again).leader, "a");
+}
+
+#[test]
+fn the_one_before_is_fenced() {
+    let mut bench = Bench::new();
+    let generation = settle(&mut bench, "a");
+    bench.join_as("g", named("b", "i"));
+    let identity = Identity { member: "a".to_owned(), instance: Some("i".to_owned()) };
+    let request = bench.request();
+    bench.step(Input::Heartbeat { request, group: "g".to_owned(), identity: identity.clone(), generation });
+    let Answer::Heartbeat(Err(error)) = &bench.answers[&request] else { panic!() };
+    assert_eq!(error.code, E::FencedInstance);
+    let join = bench.join_as("g", Join { identity, ..new_member("z") });
+    assert_eq!(bench.join_error(join), E::FencedInstance);
+}
+
+#[test]
+fn another_protocol_divides_anew() {
+    let mut bench = Bench::new();
+    let generation = settle(&mut bench, "a");
+    let other = Protocol { name: "sticky".to_owned(), metadata: Bytes::new() };
+    let again = bench.join_as("g", Join { protocols: vec![other], ..named("b", "i") });
+    assert_eq!(bench.joined(again).generation, generation + 1);
+}
+
+#[test]
+fn it_keeps_its_place_while_it_is_restarted() {
+    let mut bench = Bench::new();
+    settle(&mut bench, "a");
+    let other = bench.join_as("g", new_member("c"));
+    bench.wait(9_900);
+    assert!(!bench.answers.contains_key(&other), "the place is kept for the session");
+    bench.wait(200);
+    assert_eq!(bench.joined(other).members.len(), 1);
+}
+
+#[test]
+fn an_operator_sends_it_away_by_its_name() {
+    let mut bench = Bench::new();
+    settle(&mut bench, "a");
+    let request = bench.request();
+    let leave = |instance: &str| Identity { member: String::new(), instance: Some(instance.to_owned()) };
+    bench.step(Input::Leave { request, group: "g".to_owned(), members: vec![leave("i"), leave("j")] });
+    let Answer::Leave(answers) = &bench.answers[&request] else { panic!() };
+    assert_eq!(answers[0].1, Ok(()));
+    assert_eq!(answers[1].1.as_ref().unwrap_err().code, E::UnknownMember);
+    assert_eq!(bench.coordinator.describe("g").unwrap().state, "Empty");
+}
+
+#[test]
+fn a_replacement_that_was_not_stored_may_be_tried_again() {
+    let mut bench = Bench::new();
+    let generation = settle(&mut bench, "a");
+    bench.held = true;
+    let again = bench.join_as("g", named("b", "i"));
+    bench.refuse();
+    assert_eq!(bench.join_error(again), E::CoordinatorUnavailable);
+    let third = bench.join_as("g", named("c", "i"));
+    bench.store();
+    assert_eq!(bench.joined(third).generation, generation);
+}
