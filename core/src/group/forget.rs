@@ -110,12 +110,12 @@ impl GroupCoordinator {
 
     /// Forgets what nobody will ask for: offsets in topics that are gone, and those that were
     /// kept long enough.
-    pub(super) fn sweep(&mut self, topics: &BTreeMap<TopicId, String>, out: &mut Out<'_>) {
+    pub(super) fn sweep(&mut self, topics: &BTreeMap<TopicId, String>, gone: &BTreeSet<TopicId>, out: &mut Out<'_>) {
         for group in self.groups.values_mut() {
             if group.deleting || group.offsets.has_transactions() || out.appends.concern(&group.name) {
                 continue;
             }
-            let old = group.outlived(topics, out);
+            let old = group.outlived(topics, gone, out);
             let all = old.len() == group.offsets.len();
             if all && group.phase == Phase::Empty && (group.recorded || !old.is_empty()) {
                 group.delete(None, out);
@@ -138,11 +138,19 @@ impl Group {
         })
     }
 
-    fn outlived(&self, topics: &BTreeMap<TopicId, String>, out: &Out<'_>) -> Vec<TopicPartition> {
+    fn outlived(
+        &self,
+        topics: &BTreeMap<TopicId, String>,
+        gone: &BTreeSet<TopicId>,
+        out: &Out<'_>,
+    ) -> Vec<TopicPartition> {
         let subscribed = if self.phase == Phase::Stable { self.subscriptions() } else { None };
         let keep_ms = out.settings.offsets_retention_ms;
         let is_old = |at: TopicPartition, committed: &Committed| {
-            let Some(topic) = topics.get(&at.topic) else { return true };
+            if gone.contains(&at.topic) {
+                return true;
+            }
+            let Some(topic) = topics.get(&at.topic) else { return false };
             let unused_since = match (&subscribed, self.phase) {
                 (_, Phase::Empty) => committed.committed_ms.max(self.since_ms),
                 (Some(subscribed), _) if !subscribed.contains(topic) => committed.committed_ms,

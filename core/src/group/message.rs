@@ -1,6 +1,6 @@
 //! What clients ask of a group coordinator, what it answers, and what it has the host do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
@@ -113,9 +113,12 @@ pub enum Input {
     },
     /// Time passed; see [`super::GroupCoordinator::next_deadline_ms`].
     Tick,
-    /// The topics that there are: offsets of others, and those too old, are forgotten.
+    /// Offsets that were kept long enough are forgotten, and those in topics that are gone.
     Sweep {
+        /// The names of the topics that are known.
         topics: BTreeMap<TopicId, String>,
+        /// Topics that certainly are no more. One that is in neither may just have been made.
+        gone: BTreeSet<TopicId>,
     },
     /// This broker does not lead the partition any more.
     End,

@@ -129,7 +129,7 @@ impl GroupCoordinator {
                 self.groups.values_mut().for_each(|group| group.offsets.end_transaction(producer, epoch, committed));
             }
             Input::Tick => self.tick(out),
-            Input::Sweep { topics } => self.sweep(&topics, out),
+            Input::Sweep { topics, gone } => self.sweep(&topics, &gone, out),
             Input::End => self.end(out),
         }
     }

@@ -1,11 +1,13 @@
 //! Questions that change nothing.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
 use super::GroupCoordinator;
 use super::offsets::Committed;
 use crate::error::{Error, ErrorCode};
-use crate::ids::TopicPartition;
+use crate::ids::{TopicId, TopicPartition};
 
 /// An offset that was asked for; none if nothing is committed.
 pub type Fetched = (TopicPartition, Result<Option<Committed>, Error>);
@@ -71,6 +73,18 @@ impl GroupCoordinator {
             state: group.state_name(),
         };
         groups.map(line).collect()
+    }
+
+    /// The topics in which groups have offsets.
+    #[must_use]
+    pub fn topics(&self) -> BTreeSet<TopicId> {
+        self.groups.values().flat_map(|group| group.offsets.iter().map(|(at, _)| at.topic)).collect()
+    }
+
+    /// How many groups there are, and members in them.
+    #[must_use]
+    pub fn counts(&self) -> (usize, usize) {
+        (self.groups.len(), self.groups.values().map(|group| group.members.len()).sum())
     }
 
     /// None if there is no such group; Kafka calls that one "Dead".

@@ -1,6 +1,6 @@
 //! Committing, asking for, and forgetting offsets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::bench::{Bench, identity, new_member};
 use crate::error::ErrorCode as E;
@@ -188,14 +188,16 @@ fn what_nobody_asks_for_is_forgotten() {
     let topics = BTreeMap::from([(AT.topic, "t".to_owned())]);
     commit_as(&mut bench, "", -1, 1);
     bench.wait(bench.settings.offsets_retention_ms - 1);
-    bench.step(Input::Sweep { topics: topics.clone() });
+    bench.step(Input::Sweep { topics: topics.clone(), gone: BTreeSet::new() });
     assert_eq!(stored(&bench), Some(1));
     bench.wait(1);
-    bench.step(Input::Sweep { topics });
+    bench.step(Input::Sweep { topics, gone: BTreeSet::new() });
     assert_eq!(stored(&bench), None);
     assert!(bench.coordinator.list().is_empty());
     commit_as(&mut bench, "", -1, 2);
-    bench.step(Input::Sweep { topics: BTreeMap::new() });
+    bench.step(Input::Sweep { topics: BTreeMap::new(), gone: BTreeSet::new() });
+    assert_eq!(stored(&bench), Some(2), "a topic that is not known yet may be new");
+    bench.step(Input::Sweep { topics: BTreeMap::new(), gone: BTreeSet::from([AT.topic]) });
     assert_eq!(stored(&bench), None, "its topic is gone");
     bench.fail_over();
     assert!(bench.coordinator.list().is_empty());

@@ -105,7 +105,7 @@ impl Walk {
             }
             3 => {
                 let topics = BTreeMap::from([(AT.topic, "t".to_owned())]);
-                self.bench.step(Input::Sweep { topics });
+                self.bench.step(Input::Sweep { topics, gone: BTreeSet::new() });
             }
             _ => {
                 // A process ends and another one starts: a static one keeps its name.
