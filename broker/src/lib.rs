@@ -14,6 +14,8 @@ pub mod clock;
 pub mod cluster;
 pub mod config;
 pub mod context;
+pub mod coordinator;
+pub mod group;
 pub mod grpc;
 pub mod http;
 pub mod internal;

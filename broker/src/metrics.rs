@@ -114,6 +114,11 @@ table! {
         scrubbed_copies: Counter = "baton_scrubbed_copies_total", "Copies read from end to end to find damage.";
         scrubbed_bytes: Counter = "baton_scrubbed_bytes_total", "Bytes read to find damage.";
         damaged: Counter = "baton_damaged_copies_total", "Copies found damaged, on opening or later.";
+        groups: Gauge = "baton_groups", "Consumer groups that this broker coordinates.";
+        group_members: Gauge = "baton_group_members", "Members of the consumer groups that this broker coordinates.";
+        group_rebalances: Counter = "baton_group_rebalances_total", "Generations of consumer groups begun by this broker.";
+        group_offsets: Counter = "baton_group_offsets_total", "Offsets of consumer groups given to the log to be committed.";
+        group_load: Histogram = "baton_group_load_seconds", "Time in which a new coordinator of groups read its state.";
         draining: Gauge = "baton_draining", "1 while the broker hands over what it leads before it stops.";
     }
     families {
@@ -376,6 +381,24 @@ impl Metrics {
         OpenStream(self.0.handles.streams.clone())
     }
 
+    /// What this broker coordinates now.
+    pub fn groups(&self, groups: u64, members: u64) {
+        self.0.handles.groups.set(float(groups));
+        self.0.handles.group_members.set(float(members));
+    }
+
+    pub fn groups_loaded(&self, took: Duration) {
+        self.0.handles.group_load.record(took.as_secs_f64());
+    }
+
+    pub fn group_rebalanced(&self) {
+        self.0.handles.group_rebalances.increment(1);
+    }
+
+    pub fn offset_committed(&self) {
+        self.0.handles.group_offsets.increment(1);
+    }
+
     pub fn draining(&self, draining: bool) {
         self.0.handles.draining.set(f64::from(u8::from(draining)));
     }
@@ -495,6 +518,10 @@ mod tests {
         metrics.in_flight(9);
         metrics.throttled();
         metrics.request_refused();
+        metrics.groups(2, 3);
+        metrics.groups_loaded(Duration::from_millis(4));
+        metrics.group_rebalanced();
+        metrics.offset_committed();
         metrics.draining(true);
         let listener = metrics.listener("grpc");
         listener.opened();

@@ -35,6 +35,8 @@ settings! {
         limits: LimitsConfig = LimitsConfig::default();
         /// How long things take before something is done about them.
         timing: TimingConfig = TimingConfig::default();
+        /// Consumer groups.
+        groups: GroupsConfig = GroupsConfig::default();
     }
 }
 
@@ -183,6 +185,30 @@ settings! {
     }
 }
 
+settings! {
+    /// Consumer groups.
+    pub struct GroupsConfig {
+        /// Partitions of the topic that holds the groups, when it is made; changed later, it has no effect. Each can be led by another broker, and costs what a partition costs.
+        partitions: u32 = 12;
+        /// The shortest session that a member may ask for, in ms (Kafka's `group.min.session.timeout.ms`).
+        session_ms_min: u32 = 6_000;
+        /// The longest session that a member may ask for, in ms (Kafka's `group.max.session.timeout.ms`).
+        session_ms_max: u32 = 1_800_000;
+        /// How long the first rebalance of an empty group waits for more members, in ms (Kafka's `group.initial.rebalance.delay.ms`).
+        initial_delay_ms: u32 = 3_000;
+        /// How long the offsets of a group without members are kept, in ms (Kafka's `offsets.retention.minutes`).
+        offsets_retention_ms: u64 = 604_800_000;
+        /// How often offsets that nobody will ask for are looked for, in ms (Kafka's `offsets.retention.check.interval.ms`).
+        sweep_interval_ms: u64 = 600_000;
+        /// The longest text that a client may keep beside an offset, in bytes (Kafka's `offset.metadata.max.bytes`).
+        offset_metadata_bytes_max: u32 = 4_096;
+        /// Members of one group (Kafka's `group.max.size`).
+        members_max: u32 = 1_000;
+        /// Groups of one partition of that topic.
+        groups_max: u32 = 10_000;
+    }
+}
+
 impl BrokerConfig {
     #[must_use]
     pub fn id(&self) -> BrokerId {
@@ -218,6 +244,7 @@ impl BrokerConfig {
         self.log.check(problems);
         self.limits.check(problems);
         self.timing.check(problems);
+        self.groups.check(problems);
     }
 
     fn complete_listeners(&mut self, problems: &mut Problems) {
@@ -352,6 +379,22 @@ impl TimingConfig {
         at_least(problems, ("timing.request_ms_max", self.request_ms_max), ("timing.request_ms", self.request_ms));
         let silent_ms = self.heartbeat_ms.saturating_mul(u64::from(self.heartbeats_missed));
         at_least(problems, ("timing.lag_max_ms", self.lag_max_ms), ("heartbeat_ms × heartbeats_missed", silent_ms));
+    }
+}
+
+impl GroupsConfig {
+    fn check(&self, problems: &mut Problems) {
+        problems.range("groups.partitions", self.partitions, 1..=1_000);
+        problems.range("groups.session_ms_min", self.session_ms_min, 100..=3_600_000);
+        problems.range("groups.session_ms_max", self.session_ms_max, 100..=86_400_000);
+        problems.range("groups.initial_delay_ms", self.initial_delay_ms, 0..=3_600_000);
+        problems.range("groups.offsets_retention_ms", self.offsets_retention_ms, 1_000..=3_153_600_000_000);
+        problems.range("groups.sweep_interval_ms", self.sweep_interval_ms, 100..=86_400_000);
+        problems.range("groups.offset_metadata_bytes_max", self.offset_metadata_bytes_max, 0..=1 << 20);
+        problems.range("groups.members_max", self.members_max, 1..=100_000);
+        problems.range("groups.groups_max", self.groups_max, 1..=10_000_000);
+        let (min, max) = (u64::from(self.session_ms_min), u64::from(self.session_ms_max));
+        at_least(problems, ("groups.session_ms_max", max), ("groups.session_ms_min", min));
     }
 }
 

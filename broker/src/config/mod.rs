@@ -20,8 +20,8 @@ pub mod load;
 pub mod reference;
 
 pub use broker::{
-    BrokerConfig, HttpConfig, LimitsConfig, ListenerConfig, LogConfig, PeerConfig, Protocol, RegistryConfig,
-    TimingConfig,
+    BrokerConfig, GroupsConfig, HttpConfig, LimitsConfig, ListenerConfig, LogConfig, PeerConfig, Protocol,
+    RegistryConfig, TimingConfig,
 };
 pub use check::Problems;
 pub use keys::{Key, Kind, Section, Setting};

@@ -1,78 +1,19 @@
 //! Admin calls: any broker forwards them to the coordinator, so that clients need to know
 //! brokers only.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use baton_core::{Error, ErrorCode};
-use baton_proto::v1::admin_client::AdminClient;
 use baton_proto::v1::admin_server::Admin;
 use baton_proto::v1::{self, AdminReply, TopicReply};
-use baton_registry::recipes::coordinator_election;
-use tokio::sync::Mutex;
-use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status};
 
 use crate::authorizer::{Resource, Verb};
-use crate::grpc::service::{GrpcService, ListenerParts};
-use crate::net::NetConnector;
+use crate::grpc::service::GrpcService;
 
 /// Creating many partitions takes its time; beyond this an answer is no longer waited for.
 const ADMIN_MAX: Duration = Duration::from_secs(120);
-
-/// The connection to the elected coordinator.
-pub(super) struct CoordinatorLink {
-    parts: Arc<ListenerParts>,
-    channel: Mutex<Option<(String, Channel)>>,
-}
-
-impl CoordinatorLink {
-    pub(super) fn new(parts: Arc<ListenerParts>) -> Self {
-        Self { parts, channel: Mutex::new(None) }
-    }
-
-    /// Who coordinates, as the registry says.
-    pub(super) async fn current(&self) -> Option<v1::CoordinatorStatus> {
-        let (term, candidate) = coordinator_election::current(&*self.parts.registry).await.ok().flatten()?;
-        Some(v1::CoordinatorStatus { endpoint: format!("{}:{}", candidate.host, candidate.port), epoch: term.epoch.0 })
-    }
-
-    async fn client(&self) -> Result<AdminClient<Channel>, Error> {
-        let none = "no coordinator is elected: start one with `baton coordinator`, or wait for the election";
-        let current = self.current().await.ok_or_else(|| Error::new(ErrorCode::NoCoordinator, none))?;
-        let mut known = self.channel.lock().await;
-        if let Some((endpoint, channel)) = &*known
-            && *endpoint == current.endpoint
-        {
-            return Ok(AdminClient::new(channel.clone()));
-        }
-        let channel = self.connect(&current.endpoint).await?;
-        *known = Some((current.endpoint, channel.clone()));
-        Ok(AdminClient::new(channel))
-    }
-
-    async fn connect(&self, address: &str) -> Result<Channel, Error> {
-        let gone = |why: String| Error::new(ErrorCode::NoCoordinator, format!("the coordinator at {address}: {why}"));
-        let timeout = Duration::from_millis(self.parts.timing.connect_ms);
-        let connector = NetConnector::new(Arc::clone(&self.parts.network), timeout);
-        let endpoint = Endpoint::new(format!("http://{address}")).map_err(|e| gone(e.to_string()))?;
-        let endpoint = endpoint
-            .connect_timeout(timeout)
-            .http2_keep_alive_interval(Duration::from_secs(1))
-            .keep_alive_timeout(Duration::from_secs(2))
-            .keep_alive_while_idle(true);
-        match tokio::time::timeout(timeout, endpoint.connect_with_connector(connector)).await {
-            Ok(Ok(channel)) => Ok(channel),
-            Ok(Err(error)) => Err(gone(error.to_string())),
-            Err(_) => Err(gone("it does not answer".to_owned())),
-        }
-    }
-
-    async fn forget(&self) {
-        *self.channel.lock().await = None;
-    }
-}
 
 /// What an admin call changes: the verb that has to be allowed, and the topic, if it is one.
 fn denied(service: &GrpcService, request: &Request<impl Sized>, verb: Verb, topic: Option<&str>) -> Option<Error> {
@@ -82,11 +23,17 @@ fn denied(service: &GrpcService, request: &Request<impl Sized>, verb: Verb, topi
 }
 
 macro_rules! forward {
-    ($($method:ident($request:ty) -> $reply:ident, $verb:ident, $topic:expr;)*) => {
+    ($($method:ident($request:ty) -> $reply:ident, $verb:ident, $topic:expr $(, $prepare:expr)?;)*) => {
         #[allow(clippy::needless_update, reason = "one of the replies has a single field")]
         #[async_trait]
         impl Admin for GrpcService {
             $(async fn $method(&self, request: Request<$request>) -> Result<Response<$reply>, Status> {
+                #[allow(unused_mut, reason = "most requests are passed on as they are")]
+                let mut request = request;
+                $({
+                    let prepare: fn(&mut $request) = $prepare;
+                    prepare(request.get_mut());
+                })?
                 let topic: fn(&$request) -> Option<&str> = $topic;
                 let refused = denied(self, &request, Verb::$verb, topic(request.get_ref()));
                 if let Some(error) = refused {
@@ -113,7 +60,8 @@ macro_rules! forward {
 }
 
 forward! {
-    create_topic(v1::CreateTopicRequest) -> TopicReply, Create, |r| Some(&r.name);
+    // Names under `__` are for brokers, which ask the coordinator themselves.
+    create_topic(v1::CreateTopicRequest) -> TopicReply, Create, |r| Some(&r.name), |r| r.internal = false;
     alter_topic(v1::AlterTopicRequest) -> TopicReply, Alter, |r| Some(&r.name);
     add_partitions(v1::AddPartitionsRequest) -> TopicReply, Alter, |r| Some(&r.name);
     delete_topic(v1::DeleteTopicRequest) -> TopicReply, Delete, |r| Some(&r.name);

@@ -204,7 +204,7 @@ impl ProduceStream {
         // The stream may have ended: nobody waits for the answer then.
         let reply = Box::new(move |result| drop(answers.send(Answer { correlation, index, result })));
         drop(view);
-        let call = ProduceCall { id, acks, header, bytes, reply };
+        let call = ProduceCall { id, acks, epoch: None, header, bytes, reply };
         self.service.parts.shards.tell(id, ShardInput::Produce(call)).await;
         Ok(())
     }

@@ -21,7 +21,8 @@ use crate::clock::Clock;
 use crate::cluster::{ClusterView, TopicView};
 use crate::config::{LimitsConfig, TimingConfig};
 use crate::context::{Principal, RequestContext, granted_timeout};
-use crate::grpc::admin::CoordinatorLink;
+use crate::coordinator::CoordinatorLink;
+use crate::group::Groups;
 use crate::internal::events::Events;
 use crate::metrics::Metrics;
 use crate::net::Network;
@@ -44,6 +45,9 @@ pub struct ListenerParts {
     pub admission: Arc<dyn Admission>,
     pub clock: Arc<dyn Clock>,
     pub events: Events,
+    /// The elected coordinator, which does what administrators ask for.
+    pub coordinator: Arc<CoordinatorLink>,
+    pub groups: Groups,
     /// What this broker's failure detector thinks of the others.
     pub env: watch::Receiver<Arc<Env>>,
     pub metrics: Metrics,
@@ -64,7 +68,7 @@ pub struct GrpcService {
 impl GrpcService {
     #[must_use]
     pub fn new(parts: Arc<ListenerParts>, name: &str) -> Self {
-        let coordinator = Arc::new(CoordinatorLink::new(Arc::clone(&parts)));
+        let coordinator = Arc::clone(&parts.coordinator);
         Self { parts, coordinator, name: name.into(), producer_ids: Arc::new(Mutex::new(0..0)) }
     }
 

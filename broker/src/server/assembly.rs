@@ -19,6 +19,8 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Monotonic;
 use crate::cluster::{ClusterParts, ClusterTask, ClusterView};
 use crate::config::BrokerConfig;
+use crate::coordinator::CoordinatorLink;
+use crate::group::{GroupParts, Groups, HostParts};
 use crate::internal::events::Events;
 use crate::internal::{EVENTS_TOPIC, InternalHost, host};
 use crate::metrics::Metrics;
@@ -63,12 +65,20 @@ impl Assembly {
         let (brokers, brokers_shown) = watch::channel(Arc::default());
         let (env, env_shown) = watch::channel(Arc::default());
         let (loaded, loaded_shown) = watch::channel(false);
+        let view = ClusterView::new(brokers_shown.clone());
+        let groups = GroupParts { me: config.id(), view: view.clone(), seed: parts.seed.split("members") };
         let shared = Shared {
             me: config.id(),
-            view: ClusterView::new(brokers_shown.clone()),
+            view,
+            groups: Groups::new(groups),
             partitions: Partitions::default(),
             shards: Shards::new(senders),
             registry: Arc::clone(&parts.registry),
+            coordinator: Arc::new(CoordinatorLink::new(
+                Arc::clone(&parts.registry),
+                Arc::clone(&parts.network),
+                Duration::from_millis(config.timing.connect_ms),
+            )),
             sessions: Arc::clone(&parts.sessions),
             log: Arc::clone(&parts.log),
             env: env_shown,
@@ -132,6 +142,7 @@ impl Assembly {
             history.await;
             Ok(())
         });
+        self.run_groups(&mut tasks);
         tasks.spawn(measure(shared.clone()));
         self.run_shards_and_cluster(calls, called, fatal, &mut tasks);
         (shared, tasks, failed)
@@ -200,6 +211,25 @@ impl Assembly {
             task.run().await;
             // Its end before the stop is the registry's.
             stop.cancelled().await;
+            Ok(())
+        });
+    }
+
+    fn run_groups(&self, tasks: &mut JoinSet<Result<(), BrokerError>>) {
+        let shared = &self.shared;
+        let host = HostParts {
+            groups: shared.groups.clone(),
+            config: shared.config.groups.clone(),
+            shards: shared.shards.clone(),
+            partitions: shared.partitions.clone(),
+            registry: Arc::clone(&shared.registry),
+            coordinator: Arc::clone(&shared.coordinator),
+            clock: Arc::clone(&self.parts.clock),
+            metrics: shared.metrics.clone(),
+        };
+        let stop = shared.stop.clone();
+        tasks.spawn(async move {
+            host.run(stop).await;
             Ok(())
         });
     }

@@ -132,6 +132,8 @@ impl Assembly {
             })),
             clock: Arc::clone(&self.parts.clock),
             events: events.clone(),
+            coordinator: Arc::clone(&shared.coordinator),
+            groups: shared.groups.clone(),
             env: shared.env.clone(),
             metrics: shared.metrics.clone(),
             limits: limits.clone(),

@@ -24,6 +24,8 @@ use uuid::Uuid;
 use crate::clock::{Clock, Seed};
 use crate::cluster::ClusterView;
 use crate::config::BrokerConfig;
+use crate::coordinator::CoordinatorLink;
+use crate::group::Groups;
 use crate::http::{Missing, ReadinessProbe};
 use crate::log::Log;
 use crate::metrics::Metrics;
@@ -103,6 +105,8 @@ struct Shared {
     partitions: Partitions,
     shards: Shards,
     registry: Arc<dyn Registry>,
+    coordinator: Arc<CoordinatorLink>,
+    groups: Groups,
     sessions: Arc<SessionPool>,
     log: Arc<dyn Log>,
     env: watch::Receiver<Arc<Env>>,
@@ -139,6 +143,12 @@ impl Broker {
     #[must_use]
     pub fn partitions(&self) -> &Partitions {
         &self.shared.partitions
+    }
+
+    /// The consumer groups that it coordinates, and the way to the others.
+    #[must_use]
+    pub fn groups(&self) -> &Groups {
+        &self.shared.groups
     }
 
     /// What is missing before the broker does everything that it should.

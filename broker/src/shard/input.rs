@@ -48,6 +48,9 @@ pub struct Produced {
 pub struct ProduceCall {
     pub id: TopicPartition,
     pub acks: Acks,
+    /// Only in this leader epoch: what another leader wrote meanwhile must not be between this
+    /// batch and what its author knew.
+    pub epoch: Option<Epoch>,
     pub header: BatchHeader,
     pub bytes: Bytes,
     /// Called once, unless the shard stops first.

@@ -265,6 +265,12 @@ impl Shard {
             );
             return (call.reply)(Err(error));
         }
+        if let Some(expected) = call.epoch
+            && expected != partition.replica.epoch()
+        {
+            let cause = format!("the batch is for leader epoch {expected} only");
+            return (call.reply)(Err(partition.error(ErrorCode::NotLeader, cause)));
+        }
         let usage = self.parts.log.usage();
         if usage.below_reserve {
             let cause = format!("broker has {} free bytes on its disk, which is below its reserve", usage.free_bytes);

@@ -1,0 +1,251 @@
+//! Carries out what the core decides for the groups of one partition, in one leader epoch.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use baton_core::group::GroupCoordinator;
+use baton_core::group::message::{Answer, Effect, Input, RequestId};
+use baton_core::group::record::GroupRecord;
+use baton_core::replica::RoleView;
+use baton_core::{Epoch, Error, ErrorCode};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use crate::group::append::{Appender, Outcome, certainly_not_stored};
+use crate::group::seats::{Ask, Counts, SeatGuard};
+use crate::group::term::{Parts, serves};
+use crate::group::time::Timekeeper;
+use crate::shard::{PartitionHandle, PartitionStatus};
+
+/// Requests that wait for others or for the log; beyond it clients are told to ask again.
+const WAITING_MAX: usize = 50_000;
+
+/// How often groups and members are counted.
+const COUNT_EVERY: Duration = Duration::from_secs(5);
+
+/// A timer that fires so much too late means that this process stood still, and not that the
+/// members were silent.
+const STOOD_STILL: Duration = Duration::from_secs(2);
+
+pub(super) struct Serving<'a> {
+    parts: &'a Parts,
+    epoch: Epoch,
+    coordinator: GroupCoordinator,
+    /// Dropped first when the partition is handed over.
+    seat: Option<SeatGuard>,
+    asked: mpsc::Receiver<Ask>,
+    counts: Arc<Counts>,
+    waiting: BTreeMap<RequestId, oneshot::Sender<Answer>>,
+    next_request: u64,
+    appender: Appender,
+    outcomes: mpsc::UnboundedReceiver<Outcome>,
+    time: Timekeeper,
+}
+
+/// Whether it goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stand {
+    Serves,
+    /// Waits for what is on its way to the log, and takes nothing new.
+    HandsOver,
+    Over,
+}
+
+/// What to do next.
+enum Turn {
+    Status(PartitionStatus),
+    Outcome(Outcome),
+    Ask(Ask),
+    Due,
+    Count,
+    Over,
+}
+
+impl<'a> Serving<'a> {
+    pub(super) fn new(
+        parts: &'a Parts,
+        handle: &PartitionHandle,
+        epoch: Epoch,
+        coordinator: GroupCoordinator,
+        seat: SeatGuard,
+        time: Timekeeper,
+    ) -> Self {
+        let (asked, counts) = seat.open();
+        let (appender, outcomes) = Appender::new(parts.shards.clone(), handle.id, epoch, handle.settings.clone());
+        Self {
+            parts,
+            epoch,
+            coordinator,
+            seat: Some(seat),
+            asked,
+            counts,
+            waiting: BTreeMap::new(),
+            next_request: 0,
+            appender,
+            outcomes,
+            time,
+        }
+    }
+
+    /// Until this broker leads no more in this epoch, or cannot know what is in the log.
+    pub(super) async fn run(mut self, handle: &mut PartitionHandle) {
+        let mut count = tokio::time::interval(COUNT_EVERY);
+        count.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut stand = self.stand(&handle.status.borrow_and_update());
+        while stand == Stand::Serves || (stand == Stand::HandsOver && !self.appender.is_idle()) {
+            let due = self.coordinator.next_deadline_ms().map(|at_ms| self.time.at(at_ms));
+            let serving = stand == Stand::Serves;
+            let turn = tokio::select! {
+                biased;
+                changed = handle.status.changed() => match changed {
+                    Ok(()) => Turn::Status(*handle.status.borrow_and_update()),
+                    Err(_) => Turn::Over,
+                },
+                Some(outcome) = self.outcomes.recv() => Turn::Outcome(outcome),
+                Some(ask) = self.asked.recv(), if serving => Turn::Ask(ask),
+                () = at(due), if serving => Turn::Due,
+                _ = count.tick() => Turn::Count,
+            };
+            stand = match turn {
+                Turn::Status(status) => self.stand(&status),
+                Turn::Outcome(outcome) => self.outcome(outcome, stand).await,
+                Turn::Ask(ask) => {
+                    self.take(ask).await;
+                    stand
+                }
+                Turn::Due => {
+                    self.due(due).await;
+                    stand
+                }
+                Turn::Count => {
+                    self.count();
+                    stand
+                }
+                Turn::Over => Stand::Over,
+            };
+        }
+        self.end();
+    }
+
+    fn stand(&mut self, status: &PartitionStatus) -> Stand {
+        if serves(status, self.epoch) && self.seat.is_some() {
+            return Stand::Serves;
+        }
+        // Whoever asks from now on looks for the next coordinator.
+        self.seat = None;
+        let leads = matches!(status.role, RoleView::Leader { .. }) && status.epoch == self.epoch;
+        if leads { Stand::HandsOver } else { Stand::Over }
+    }
+
+    async fn take(&mut self, ask: Ask) {
+        match ask {
+            Ask::Look(look) => look(&self.coordinator),
+            Ask::Do(input) => self.step(input).await,
+            Ask::Change { make, reply } => {
+                if self.waiting.len() >= WAITING_MAX {
+                    self.waiting.retain(|_, reply| !reply.is_closed());
+                }
+                if self.waiting.len() >= WAITING_MAX {
+                    // Without an answer it hears that it has to ask again.
+                    tracing::warn!(waiting = self.waiting.len(), "too many requests wait for this coordinator");
+                    return;
+                }
+                let request = RequestId(self.next_request);
+                self.next_request += 1;
+                self.waiting.insert(request, reply);
+                let input = make(request, self.time.now_ms());
+                self.step(input).await;
+            }
+        }
+    }
+
+    /// Something is due. If it is due since long, this process stood still: everybody's session
+    /// begins anew, as after a failover.
+    async fn due(&mut self, due: Option<Instant>) {
+        if due.is_some_and(|due| due.elapsed() > STOOD_STILL) {
+            tracing::warn!("this process stood still: the sessions of the groups' members begin anew");
+            self.coordinator.loaded(self.time.now_ms());
+        }
+        self.step(Input::Tick).await;
+    }
+
+    async fn outcome(&mut self, outcome: Outcome, stand: Stand) -> Stand {
+        let mut left = stand;
+        for (ticket, result) in self.appender.outcome(outcome) {
+            if let Err(error) = &result
+                && !certainly_not_stored(error)
+            {
+                tracing::info!(%error, "a change of groups may be lost: the coordinator ends");
+                // Until everything on its way has arrived, it cannot be read again.
+                self.seat = None;
+                left = Stand::HandsOver;
+                continue;
+            }
+            self.step(Input::Appended { ticket, result }).await;
+        }
+        left
+    }
+
+    async fn step(&mut self, input: Input) {
+        let now_ms = self.time.now_ms();
+        for effect in self.coordinator.step(now_ms, input) {
+            match effect {
+                Effect::Answer(request, answer) => self.answer(request, answer),
+                Effect::Append { ticket, transaction: Some(_), .. } => {
+                    let cause = "transactions are not taken here";
+                    self.appender.refuse(ticket, Error::new(ErrorCode::InvalidBatch, cause));
+                }
+                Effect::Append { ticket, records, transaction: None } => {
+                    self.note(&records);
+                    self.appender.append(now_ms, ticket, &records).await;
+                }
+            }
+        }
+    }
+
+    fn answer(&mut self, request: RequestId, answer: Answer) {
+        if let Some(reply) = self.waiting.remove(&request) {
+            // Whoever asked may have given up.
+            drop(reply.send(answer));
+        }
+    }
+
+    fn note(&self, records: &[GroupRecord]) {
+        for record in records {
+            match record {
+                GroupRecord::Group { metadata: Some(metadata), .. } if !metadata.assigned => {
+                    self.parts.metrics.group_rebalanced();
+                }
+                GroupRecord::Offset { committed: Some(_), .. } => self.parts.metrics.offset_committed(),
+                _ => {}
+            }
+        }
+    }
+
+    fn count(&self) {
+        let (groups, members) = self.coordinator.counts();
+        self.counts.groups.store(groups as u64, Ordering::Relaxed);
+        self.counts.members.store(members as u64, Ordering::Relaxed);
+    }
+
+    /// Everybody who waits has to ask the next coordinator. Questions in the queue are dropped
+    /// with it, which says the same.
+    fn end(mut self) {
+        self.seat = None;
+        for effect in self.coordinator.step(self.time.now_ms(), Input::End) {
+            if let Effect::Answer(request, answer) = effect {
+                self.answer(request, answer);
+            }
+        }
+    }
+}
+
+/// At that moment, or never.
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
