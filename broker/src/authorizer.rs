@@ -40,6 +40,8 @@ impl Verb {
 pub enum Resource<'a> {
     Cluster,
     Topic(&'a str),
+    /// A consumer group.
+    Group(&'a str),
 }
 
 /// Decides whether a principal may do something.
@@ -62,6 +64,9 @@ pub trait Authorizer: Send + Sync + 'static {
         let verb = verb.name();
         Err(match resource {
             Resource::Cluster => Error::new(ErrorCode::Unauthorized, format!("{who} may not {verb} on the cluster")),
+            Resource::Group(group) => {
+                Error::new(ErrorCode::Unauthorized, format!("{who} may not {verb} on the group {group}"))
+            }
             Resource::Topic(topic) => {
                 Error::new(ErrorCode::Unauthorized, format!("{who} may not {verb} on this topic")).topic(topic)
             }

@@ -8,6 +8,7 @@
 //! | `metadata` | who leads what; held until there is a new leader |
 //! | `offsets` | where a partition starts and ends, and offsets by time |
 //! | `status` | how the cluster stands |
+//! | `groups` | consumer groups |
 //! | `events` | the cluster's history |
 //! | `admin` | forwards to the coordinator |
 
@@ -16,6 +17,7 @@ mod events;
 mod fetch;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+mod groups;
 mod metadata;
 mod offsets;
 mod produce;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use baton_proto::v1::admin_server::AdminServer;
 use baton_proto::v1::broker_server::BrokerServer;
+use baton_proto::v1::groups_server::GroupsServer;
 use baton_proto::v1::peer_server::PeerServer;
 use baton_registry::znode::Endpoint;
 use tokio::sync::Semaphore;
@@ -183,8 +184,11 @@ async fn serve_clients(
 ) -> Result<(), BrokerError> {
     let broker =
         BrokerServer::new(service.clone()).max_decoding_message_size(frame).max_encoding_message_size(64 << 20);
+    let groups =
+        GroupsServer::new(service.clone()).max_decoding_message_size(frame).max_encoding_message_size(64 << 20);
     let admin = AdminServer::new(service).max_decoding_message_size(frame);
-    let serving = server.add_service(broker).add_service(admin).serve_with_incoming(acceptor.into_stream());
+    let serving =
+        server.add_service(broker).add_service(groups).add_service(admin).serve_with_incoming(acceptor.into_stream());
     tokio::select! {
         biased;
         () = stop.cancelled() => Ok(()),
