@@ -9,6 +9,7 @@
 //! | module | what it has |
 //! |---|---|
 //! | [`message`] | requests, answers, effects |
+//! | [`consumer`] | what consumers say to each other |
 //! | [`classic`] | one group: joining, syncing, heartbeats, leaving |
 //! | [`offsets`] | one group's offsets |
 //! | [`record`] | what is in the log |
@@ -16,6 +17,7 @@
 
 pub mod classic;
 mod commit;
+pub mod consumer;
 mod forget;
 pub mod message;
 pub mod offsets;
