@@ -68,7 +68,7 @@ codes! {
     UnknownProducer = 22, "UNKNOWN_PRODUCER", 59, false, "take a new producer id";
     DuplicateSequence = 23, "DUPLICATE_SEQUENCE", 46, false, "nothing: the batch is stored already";
     FencedEpoch = 24, "FENCED_LEADER_EPOCH", 74, true, "refresh the metadata: there is a newer leader";
-    UnknownEpoch = 25, "UNKNOWN_LEADER_EPOCH", 76, true, "ask again: this broker has not heard of that epoch yet";
+    UnknownEpoch = 25, "UNKNOWN_LEADER_EPOCH", 75, true, "ask again: this broker has not heard of that epoch yet";
     DiskFull = 26, "DISK_FULL", 56, true, "free space on the broker's disk, or lower the retention; reading goes on";
     Storage = 27, "STORAGE_ERROR", 56, true, "look at the broker's log; the other replicas take over";
     Throttled = 28, "THROTTLED", 89, true, "wait for the time that the answer names";
