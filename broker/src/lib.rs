@@ -19,6 +19,7 @@ pub mod group;
 pub mod grpc;
 pub mod http;
 pub mod internal;
+pub mod kafka;
 pub mod launch;
 pub mod log;
 pub mod metrics;
@@ -26,6 +27,7 @@ pub mod mutation;
 pub mod net;
 pub mod peers;
 pub mod server;
+pub mod serving;
 pub mod shard;
 pub mod tail_cache;
 

@@ -4,6 +4,7 @@
 //! simulations) do not share counts, and nothing depends on which came first. Handles of what
 //! happens often are registered once; the label `broker` is on everything.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -128,6 +129,8 @@ table! {
         verdicts: Counter = "baton_detector_verdicts_total", ["peer" "verdict"], "What the failure detector found, by peer.";
         peer_lag: Gauge = "baton_replication_lag_records", ["peer"], "Records that a follower has not acknowledged, over the led partitions.";
         peer_frame_bytes: Counter = "baton_replication_sent_bytes_total", ["peer" "stream"], "Bytes of batches sent to a follower, live or catching up.";
+        kafka_requests: Counter = "baton_kafka_requests_total", ["api"], "Requests of Kafka's protocol answered, by API.";
+        kafka_request: Histogram = "baton_kafka_request_seconds", ["api"], "Time from a request of Kafka's protocol to its answer, what it waited for included.";
         connections: Gauge = "baton_connections", ["listener"], "Open connections.";
         connections_opened: Counter = "baton_connections_opened_total", ["listener"], "Connections accepted.";
         connections_refused: Counter = "baton_connections_refused_total", ["listener"], "Connections closed at once because the limit was reached.";
@@ -414,6 +417,31 @@ impl Metrics {
     }
 }
 
+impl Metrics {
+    /// The metrics of these APIs of Kafka's protocol.
+    #[must_use]
+    pub fn kafka(&self, apis: impl Iterator<Item = &'static str>) -> KafkaMetrics {
+        let one = |api| (api, (self.0.kafka_requests(&[api]), self.0.kafka_request(&[api])));
+        KafkaMetrics { apis: apis.map(one).collect() }
+    }
+}
+
+/// The metrics of Kafka's protocol, by API.
+#[derive(Clone)]
+pub struct KafkaMetrics {
+    apis: BTreeMap<&'static str, (Counter, Histogram)>,
+}
+
+impl KafkaMetrics {
+    /// A request was answered `after` its arrival.
+    pub fn answered(&self, api: &str, after: Duration) {
+        if let Some((requests, time)) = self.apis.get(api) {
+            requests.increment(1);
+            time.record(after.as_secs_f64());
+        }
+    }
+}
+
 fn builder(broker: BrokerId) -> PrometheusBuilder {
     let mut builder = PrometheusBuilder::new().add_global_label("broker", broker.to_string());
     let buckets = [("_seconds", SECONDS), ("_bytes", BYTES), ("_batches", BATCHES)];
@@ -523,6 +551,7 @@ mod tests {
         metrics.group_rebalanced();
         metrics.offset_committed();
         metrics.draining(true);
+        metrics.kafka(["Fetch"].into_iter()).answered("Fetch", Duration::from_millis(3));
         let listener = metrics.listener("grpc");
         listener.opened();
         listener.refused();

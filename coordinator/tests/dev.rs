@@ -67,7 +67,7 @@ impl Dev {
     /// Returns when it says that it is up.
     async fn start(first_port: u16, args: &[&str], temporary: &Path) -> Self {
         let (port, control) = (first_port.to_string(), format!("127.0.0.1:{}", first_port + 90));
-        let mut command = command(&["dev", "--port", &port, "--control", &control]);
+        let mut command = command(&["dev", "--port", &port, "--kafka-port", "0", "--control", &control]);
         let mut process = command.args(args).env("TMPDIR", temporary).spawn().unwrap();
         let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
         let up = async {
@@ -213,7 +213,9 @@ async fn what_was_acknowledged_survives_the_end_of_the_process() {
 async fn a_port_in_use_is_named() {
     let (temporary, ports) = (TempDir::new().unwrap(), free_ports());
     let taken = TcpListener::bind(("127.0.0.1", ports + 1)).unwrap();
-    let child = command(&["dev", "--ephemeral", "--port", &ports.to_string()]).env("TMPDIR", temporary.path()).spawn();
+    let child = command(&["dev", "--ephemeral", "--port", &ports.to_string(), "--kafka-port", "0"])
+        .env("TMPDIR", temporary.path())
+        .spawn();
     let output = timeout(PATIENCE, child.unwrap().wait_with_output()).await.expect("it does not end").unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");

@@ -35,6 +35,8 @@ settings! {
         limits: LimitsConfig = LimitsConfig::default();
         /// How long things take before something is done about them.
         timing: TimingConfig = TimingConfig::default();
+        /// What the listeners of Kafka's protocol do.
+        kafka: KafkaConfig = KafkaConfig::default();
         /// Consumer groups.
         groups: GroupsConfig = GroupsConfig::default();
     }
@@ -56,6 +58,7 @@ named! {
     /// What a listener of clients speaks.
     pub enum Protocol {
         Grpc = "grpc",
+        Kafka = "kafka",
     }
 }
 
@@ -70,6 +73,18 @@ settings! {
         bind: String = "127.0.0.1:7400".to_owned();
         /// The host:port that clients are told. Empty means the same as `bind`, which then has to name one address.
         advertised: String = String::new();
+    }
+}
+
+settings! {
+    /// What the listeners of Kafka's protocol do.
+    pub struct KafkaConfig {
+        /// Whether a topic that a client asks for and that is not there is created, as with Kafka.
+        auto_create_topics: bool = true;
+        /// Requests of one connection that are begun and not answered yet; beyond it the connection is not read.
+        requests_in_flight: u32 = 64;
+        /// A connection that asks nothing for so long is closed, in ms.
+        idle_ms: u64 = 600_000;
     }
 }
 
@@ -244,6 +259,7 @@ impl BrokerConfig {
         self.log.check(problems);
         self.limits.check(problems);
         self.timing.check(problems);
+        self.kafka.check(problems);
         self.groups.check(problems);
     }
 
@@ -351,6 +367,13 @@ impl LimitsConfig {
 fn at_least(problems: &mut Problems, (key, value): (&str, u64), (least_key, least): (&str, u64)) {
     if value < least {
         problems.add(key, value, format_args!("it has to be at least {least} ({least_key})"));
+    }
+}
+
+impl KafkaConfig {
+    fn check(&self, problems: &mut Problems) {
+        problems.range("kafka.requests_in_flight", self.requests_in_flight, 1..=10_000);
+        problems.range("kafka.idle_ms", self.idle_ms, 1_000..=86_400_000);
     }
 }
 

@@ -20,7 +20,7 @@ pub mod load;
 pub mod reference;
 
 pub use broker::{
-    BrokerConfig, GroupsConfig, HttpConfig, LimitsConfig, ListenerConfig, LogConfig, PeerConfig, Protocol,
+    BrokerConfig, GroupsConfig, HttpConfig, KafkaConfig, LimitsConfig, ListenerConfig, LogConfig, PeerConfig, Protocol,
     RegistryConfig, TimingConfig,
 };
 pub use check::Problems;

@@ -4,28 +4,14 @@ use std::time::Duration;
 
 use baton_core::{Epoch, Error, ErrorCode, Offset, TopicPartition};
 use baton_proto::v1;
-use futures::future::select_all;
-use tokio::sync::oneshot;
 
 use crate::admission::Demand;
 use crate::authorizer::Verb;
 use crate::context::RequestContext;
 use crate::grpc::service::GrpcService;
-use crate::shard::{FetchCall, FetchFailure, Fetched, PartitionHandle, ShardInput};
-
-/// Partitions of one request.
-const PARTITIONS_MAX: usize = 10_000;
-
-/// One partition of a request, found.
-struct Wanted {
-    index: usize,
-    handle: PartitionHandle,
-    from: Offset,
-    max_bytes: usize,
-    epoch: Option<Epoch>,
-    /// What the last reading could see: below it there is nothing new.
-    seen: Offset,
-}
+use crate::serving::PARTITIONS_MAX;
+use crate::serving::poll::{PollLimits, Read, Wanted, poll};
+use crate::shard::{FetchFailure, Fetched};
 
 impl GrpcService {
     pub(super) async fn fetch_partitions(
@@ -47,15 +33,27 @@ impl GrpcService {
             return refuse_all(&request, &error, Duration::ZERO);
         }
         let mut results: Vec<v1::FetchResult> = request.partitions.iter().map(empty_result).collect();
-        let mut wanted = Vec::new();
+        let (mut wanted, mut places) = (Vec::new(), Vec::new());
         for (index, partition) in request.partitions.iter().enumerate() {
-            match self.find(&context, index, partition) {
-                Ok(found) => wanted.push(found),
+            match self.find(&context, partition) {
+                Ok((found, id)) => {
+                    wanted.push(found);
+                    places.push((index, id));
+                }
                 Err((error, id)) => self.fail(&mut results[index], &error, id),
             }
         }
-        let failed = wanted.len() < results.len();
-        self.poll(&context, &request, max_bytes, wanted, &mut results, failed).await;
+        let asked = Duration::from_millis(u64::from(request.max_wait_ms)).min(context.remaining());
+        let limits = PollLimits {
+            max_bytes,
+            min_bytes: usize::try_from(request.min_bytes).unwrap_or(usize::MAX),
+            // What failed is said at once.
+            wait: if wanted.len() < results.len() { Duration::ZERO } else { asked },
+        };
+        let reads = poll(&self.parts.shards, wanted, limits).await;
+        for ((index, id), read) in places.into_iter().zip(reads) {
+            self.fill(&mut results[index], id, read);
+        }
         let read = results.iter().flat_map(|r| &r.batches);
         let (batches, bytes) = read.fold((0, 0), |(n, bytes), batch| (n + 1, bytes + batch.len() as u64));
         self.parts.metrics.fetch_answered(batches, bytes);
@@ -65,9 +63,8 @@ impl GrpcService {
     fn find(
         &self,
         context: &RequestContext,
-        index: usize,
         partition: &v1::FetchPartition,
-    ) -> Result<Wanted, (Error, Option<TopicPartition>)> {
+    ) -> Result<(Wanted, TopicPartition), (Error, Option<TopicPartition>)> {
         let topic = &partition.topic;
         self.authorize(context, Verb::Fetch, topic).map_err(|e| (e, None))?;
         let (_, id) = self.locate(topic, partition.partition).map_err(|e| (e, None))?;
@@ -78,74 +75,20 @@ impl GrpcService {
         };
         let handle = self.led(topic, id).map_err(|e| (e, Some(id)))?;
         let max_bytes = usize::try_from(partition.max_bytes.max(1)).unwrap_or(usize::MAX);
-        Ok(Wanted { index, handle, from, max_bytes, epoch: partition.epoch.map(Epoch), seen: from })
+        Ok((Wanted::new(handle, from, max_bytes, partition.epoch.map(Epoch)), id))
     }
 
-    /// Reads until there is enough, something went wrong, or the time is up.
-    async fn poll(
-        &self,
-        context: &RequestContext,
-        request: &v1::FetchRequest,
-        max_bytes: usize,
-        mut wanted: Vec<Wanted>,
-        results: &mut [v1::FetchResult],
-        failed: bool,
-    ) {
-        let enough = usize::try_from(request.min_bytes).unwrap_or(usize::MAX).min(max_bytes);
-        let wait = Duration::from_millis(u64::from(request.max_wait_ms)).min(context.remaining());
-        let deadline = tokio::time::Instant::now() + wait;
-        loop {
-            for one in &mut wanted {
-                // What comes after this reading is news.
-                one.handle.status.mark_unchanged();
-            }
-            let (bytes, wrong) = self.read_once(&mut wanted, max_bytes, results).await;
-            if failed || wrong || bytes >= enough || wanted.is_empty() || request.max_wait_ms == 0 {
-                return;
-            }
-            if tokio::time::timeout_at(deadline, news(&mut wanted)).await.is_err() {
-                return;
+    fn fill(&self, result: &mut v1::FetchResult, id: TopicPartition, read: Read) {
+        match read {
+            // There was no room left for it.
+            None => {}
+            Some(Ok(fetched)) => fill(result, fetched),
+            Some(Err(FetchFailure { error, latest, log_start })) => {
+                result.high_watermark = latest.map_or(-1, Offset::to_wire);
+                result.log_start = log_start.to_wire();
+                self.fail(result, &error, Some(id));
             }
         }
-    }
-
-    /// Returns the bytes found, and whether a partition failed.
-    async fn read_once(
-        &self,
-        wanted: &mut [Wanted],
-        max_bytes: usize,
-        results: &mut [v1::FetchResult],
-    ) -> (usize, bool) {
-        let (mut total, mut wrong) = (0, false);
-        for one in wanted {
-            let left = max_bytes.saturating_sub(total);
-            let Some(result) = results.get_mut(one.index) else { continue };
-            if left == 0 && total > 0 {
-                break;
-            }
-            let (reply, answer) = oneshot::channel();
-            let id = one.handle.id;
-            let call =
-                FetchCall { id, from: one.from, max_bytes: one.max_bytes.min(left.max(1)), epoch: one.epoch, reply };
-            self.parts.shards.tell(id, ShardInput::Fetch(call)).await;
-            match answer.await {
-                Ok(Ok(fetched)) => {
-                    one.seen = one.seen.max(fetched.high_watermark);
-                    total += fill(result, fetched);
-                }
-                Ok(Err(FetchFailure { error, latest, log_start })) => {
-                    wrong = true;
-                    result.high_watermark = latest.map_or(-1, Offset::to_wire);
-                    result.log_start = log_start.to_wire();
-                    self.fail(result, &error, Some(id));
-                }
-                Err(_) => {
-                    wrong = true;
-                    self.fail(result, &Error::new(ErrorCode::ShuttingDown, "this broker is stopping"), Some(id));
-                }
-            }
-        }
-        (total, wrong)
     }
 
     fn fail(&self, result: &mut v1::FetchResult, error: &Error, id: Option<TopicPartition>) {
@@ -155,24 +98,11 @@ impl GrpcService {
     }
 }
 
-/// Until more can be read than the last reading saw, or a partition changed hands or closed.
-async fn news(wanted: &mut [Wanted]) {
-    let waits = wanted.iter_mut().map(|one| {
-        let (seen, epoch) = (one.seen, one.handle.status.borrow().epoch);
-        Box::pin(async move {
-            // A partition that closes is news, too.
-            let _ = one.handle.status.wait_for(|s| s.high_watermark > seen || !s.leads() || s.epoch != epoch).await;
-        })
-    });
-    select_all(waits).await;
-}
-
-fn fill(result: &mut v1::FetchResult, fetched: Fetched) -> usize {
+fn fill(result: &mut v1::FetchResult, fetched: Fetched) {
     result.high_watermark = fetched.latest.map_or(-1, Offset::to_wire);
     result.log_start = fetched.log_start.to_wire();
     result.epoch = fetched.epoch.0;
     result.batches = fetched.batches.into_iter().map(|batch| batch.bytes).collect();
-    result.batches.iter().map(bytes::Bytes::len).sum()
 }
 
 fn empty_result(partition: &v1::FetchPartition) -> v1::FetchResult {
@@ -194,54 +124,5 @@ fn refuse_all(request: &v1::FetchRequest, error: &Error, throttle: Duration) -> 
     v1::FetchResponse {
         results: results.collect(),
         throttle_ms: u32::try_from(throttle.as_millis()).unwrap_or(u32::MAX),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use baton_core::replica::RoleView;
-    use baton_core::{BrokerId, DiskId, Generation, Member};
-    use tokio::sync::watch;
-
-    use super::*;
-    use crate::shard::PartitionStatus;
-
-    fn status(high_watermark: u64) -> PartitionStatus {
-        PartitionStatus {
-            role: RoleView::Leader { resigning: false },
-            member: Member { broker: BrokerId(1), disk: DiskId(1), generation: Generation(0) },
-            epoch: Epoch(1),
-            version: 1,
-            log_start: Offset(0),
-            log_end: Offset(9),
-            high_watermark: Offset(high_watermark),
-            latest: Some(Offset(high_watermark)),
-            in_sync: 1,
-            assigned: 1,
-            damaged: false,
-            yields: false,
-        }
-    }
-
-    /// One record is there and the reader wants more: it waits for the next one, instead of
-    /// reading the same one until the time is up.
-    #[tokio::test(start_paused = true)]
-    async fn what_was_read_is_no_news() {
-        let (shown, watched) = watch::channel(status(1));
-        let handle = PartitionHandle {
-            id: TopicPartition::default(),
-            topic: "t".into(),
-            settings: baton_core::topic::TopicConfig::default(),
-            status: watched,
-        };
-        let mut wanted =
-            [Wanted { index: 0, handle, from: Offset(0), max_bytes: 1 << 20, epoch: None, seen: Offset(1) }];
-        let second = Duration::from_secs(1);
-        assert!(tokio::time::timeout(second, news(&mut wanted)).await.is_err());
-        shown.send_replace(status(2));
-        assert!(tokio::time::timeout(second, news(&mut wanted)).await.is_ok());
-        wanted[0].seen = Offset(2);
-        shown.send_replace(PartitionStatus { role: RoleView::Idle, ..status(2) });
-        assert!(tokio::time::timeout(second, news(&mut wanted)).await.is_ok());
     }
 }

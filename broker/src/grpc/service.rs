@@ -9,10 +9,9 @@ use baton_core::replica::Env;
 use baton_core::{BrokerId, Error, ErrorCode, TopicPartition};
 use baton_proto::v1::broker_server::Broker;
 use baton_proto::v1::{self, Leader};
-use baton_registry::recipes::producer_ids;
 use baton_registry::{Registry, SessionState};
 use futures::Stream;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::admission::Admission;
@@ -26,10 +25,8 @@ use crate::group::Groups;
 use crate::internal::events::Events;
 use crate::metrics::Metrics;
 use crate::net::Network;
+use crate::serving::ProducerIds;
 use crate::shard::{PartitionHandle, Partitions, Shards};
-
-/// Producer ids taken from the registry at once.
-const PRODUCER_ID_BLOCK: u32 = 1_000;
 
 /// What all listeners share.
 pub struct ListenerParts {
@@ -62,14 +59,15 @@ pub struct GrpcService {
     pub(super) parts: Arc<ListenerParts>,
     pub(super) coordinator: Arc<CoordinatorLink>,
     pub(super) name: Arc<str>,
-    producer_ids: Arc<Mutex<std::ops::Range<i64>>>,
+    producer_ids: Arc<ProducerIds>,
 }
 
 impl GrpcService {
     #[must_use]
     pub fn new(parts: Arc<ListenerParts>, name: &str) -> Self {
         let coordinator = Arc::clone(&parts.coordinator);
-        Self { parts, coordinator, name: name.into(), producer_ids: Arc::new(Mutex::new(0..0)) }
+        let producer_ids = ProducerIds::new(Arc::clone(&parts.registry));
+        Self { parts, coordinator, name: name.into(), producer_ids: Arc::new(producer_ids) }
     }
 
     pub(super) fn context<T>(&self, request: &Request<T>, timeout_ms: u32) -> RequestContext {
@@ -88,35 +86,12 @@ impl GrpcService {
 
     /// The topic and the partition's id, by name and number.
     pub(super) fn locate(&self, topic: &str, partition: u32) -> Result<(Arc<TopicView>, TopicPartition), Error> {
-        let Some(found) = self.parts.view.topic(topic) else {
-            let cause = "there is no such topic, or this broker has not heard of it yet";
-            return Err(Error::new(ErrorCode::UnknownTopic, cause).topic(topic));
-        };
-        if partition >= found.partitions {
-            let cause = format!("the topic has {} partitions, numbered from 0", found.partitions);
-            return Err(Error::new(ErrorCode::UnknownPartition, cause).topic(topic).partition(partition));
-        }
-        let id = TopicPartition { topic: found.id, partition };
-        Ok((found, id))
+        self.parts.locate(topic, partition)
     }
 
     /// The local copy, if this broker leads it.
     pub(super) fn led(&self, topic: &str, id: TopicPartition) -> Result<PartitionHandle, Error> {
-        match self.parts.partitions.get(id) {
-            Some(handle) if handle.status.borrow().leads() => Ok(handle),
-            _ => Err(self.not_leader(topic, id)),
-        }
-    }
-
-    pub(super) fn not_leader(&self, topic: &str, id: TopicPartition) -> Error {
-        let (leader, epoch) = self.parts.view.leader(id);
-        let error = match leader {
-            Some(leader) if leader != self.parts.me => {
-                Error::new(ErrorCode::NotLeader, format!("broker {leader} leads the partition"))
-            }
-            _ => Error::new(ErrorCode::NoLeader, "nobody leads the partition at the moment"),
-        };
-        error.topic(topic).partition(id.partition).epoch(epoch)
+        self.parts.led(topic, id)
     }
 
     /// The error as clients get it: with who leads, if that is what they need to know.
@@ -142,16 +117,6 @@ impl GrpcService {
         let same = registration.endpoint(&self.name);
         let endpoint = same.or_else(|| registration.endpoints.iter().find(|e| e.protocol == "grpc"))?;
         Some(format!("{}:{}", endpoint.host, endpoint.port))
-    }
-
-    async fn allocate_producer_id(&self) -> Result<i64, Error> {
-        let mut block = self.producer_ids.lock().await;
-        if let Some(id) = block.next() {
-            return Ok(id);
-        }
-        let allocated = producer_ids::allocate(&*self.parts.registry, PRODUCER_ID_BLOCK).await;
-        *block = allocated.map_err(|error| Error::new(ErrorCode::RegistryUnavailable, error.to_string()))?;
-        block.next().ok_or_else(|| Error::new(ErrorCode::Internal, "the block of producer ids is empty"))
     }
 }
 
@@ -191,7 +156,7 @@ impl Broker for GrpcService {
         &self,
         _request: Request<v1::InitProducerRequest>,
     ) -> Result<Response<v1::InitProducerResponse>, Status> {
-        let answer = match self.allocate_producer_id().await {
+        let answer = match self.producer_ids.next().await {
             Ok(producer_id) => v1::InitProducerResponse { producer_id, producer_epoch: 0, error: None },
             Err(error) => v1::InitProducerResponse { producer_id: -1, producer_epoch: -1, error: Some(error.into()) },
         };

@@ -16,12 +16,14 @@ use tonic::transport::Server;
 
 use crate::admission::{ByteBudget, ByteLimits};
 use crate::authorizer::AllowAll;
+use crate::config::Protocol;
 use crate::config::broker::advertised_address;
 use crate::config::check::HostPort;
 use crate::grpc::{GrpcService, ListenerParts};
 use crate::http::{About, Monitoring};
 use crate::internal::InternalHost;
 use crate::internal::events::Events;
+use crate::kafka::{self, KafkaService};
 use crate::net::accept::HTTP2_PREFACE_BYTES;
 use crate::net::{AcceptLimits, Acceptor, Incoming};
 use crate::peers::{DetectionHandle, PeerService};
@@ -31,11 +33,20 @@ use crate::server::{BrokerError, BrokerParts};
 
 /// The listening sockets, bound before anything else is started.
 pub(super) struct Bound {
-    pub(super) grpc: Vec<(String, Box<dyn Incoming>)>,
+    pub(super) clients: Vec<BoundListener>,
     pub(super) peer: Box<dyn Incoming>,
     pub(super) http: Box<dyn Incoming>,
     pub(super) endpoints: Vec<Endpoint>,
     pub(super) addresses: BTreeMap<String, String>,
+}
+
+/// A listener of clients.
+pub(super) struct BoundListener {
+    name: String,
+    protocol: Protocol,
+    /// What clients are told.
+    advertised: String,
+    incoming: Box<dyn Incoming>,
 }
 
 pub(super) async fn bind(parts: &BrokerParts) -> std::io::Result<Bound> {
@@ -47,21 +58,22 @@ pub(super) async fn bind(parts: &BrokerParts) -> std::io::Result<Bound> {
         let address = advertised_address(advertised, bound);
         let HostPort { host, port } =
             HostPort::parse(&address).ok_or_else(|| std::io::Error::other(format!("{address} is not host:port")))?;
-        addresses.insert(name.to_owned(), address);
+        addresses.insert(name.to_owned(), address.clone());
         endpoints.push(Endpoint { name: name.to_owned(), protocol: protocol.to_owned(), host, port });
-        Ok::<_, std::io::Error>(())
+        Ok::<_, std::io::Error>(address)
     };
-    let mut grpc = Vec::new();
+    let mut clients = Vec::new();
     for listener in &config.listeners {
         let incoming = parts.network.bind(&listener.bind).await?;
-        note(&listener.name, "grpc", &listener.advertised, &*incoming)?;
-        grpc.push((listener.name.clone(), incoming));
+        let (name, protocol) = (listener.name.clone(), listener.protocol);
+        let advertised = note(&name, protocol.name(), &listener.advertised, &*incoming)?;
+        clients.push(BoundListener { name, protocol, advertised, incoming });
     }
     let peer = parts.network.bind(&config.peer.bind).await?;
     note("peer", "peer", &config.peer.advertised, &*peer)?;
     let http = parts.network.bind(&config.http.bind).await?;
     note("http", "http", &config.http.bind, &*http)?;
-    Ok(Bound { grpc, peer, http, endpoints, addresses })
+    Ok(Bound { clients, peer, http, endpoints, addresses })
 }
 
 impl Assembly {
@@ -77,11 +89,8 @@ impl Assembly {
         let limits = &shared.config.limits;
         let parts = Arc::new(self.listener_parts(events));
         let clients = connections(limits.connections);
-        for (name, incoming) in bound.grpc {
-            let acceptor = self.acceptor(incoming, &name, Arc::clone(&clients), HTTP2_PREFACE_BYTES);
-            let service = GrpcService::new(Arc::clone(&parts), &name);
-            let frame = usize::try_from(limits.frame_bytes_max).unwrap_or(usize::MAX);
-            tasks.spawn(serve_clients(acceptor, service, frame, self.server(), shared.stop.clone()));
+        for listener in bound.clients {
+            self.serve_listener(listener, &parts, &clients, tasks);
         }
         let peer = PeerService {
             cluster: self.parts.cluster.to_string(),
@@ -110,6 +119,36 @@ impl Assembly {
             crate::http::serve(acceptor, monitoring, stop).await;
             Ok(())
         });
+    }
+
+    fn serve_listener(
+        &self,
+        listener: BoundListener,
+        parts: &Arc<ListenerParts>,
+        clients: &Arc<Semaphore>,
+        tasks: &mut JoinSet<Result<(), BrokerError>>,
+    ) {
+        let shared = &self.shared;
+        let BoundListener { name, protocol, advertised, incoming } = listener;
+        let stop = shared.stop.clone();
+        match protocol {
+            Protocol::Grpc => {
+                let acceptor = self.acceptor(incoming, &name, Arc::clone(clients), HTTP2_PREFACE_BYTES);
+                let service = GrpcService::new(Arc::clone(parts), &name);
+                let frame = usize::try_from(shared.config.limits.frame_bytes_max).unwrap_or(usize::MAX);
+                tasks.spawn(serve_clients(acceptor, service, frame, self.server(), stop));
+            }
+            Protocol::Kafka => {
+                let acceptor = self.acceptor(incoming, &name, Arc::clone(clients), kafka::server::FIRST_BYTES);
+                let service = KafkaService::new(Arc::clone(parts), shared.config.kafka.clone(), &name);
+                let network = Arc::clone(&self.parts.network);
+                tasks.spawn(async move {
+                    let checked = kafka::server::check_advertised(network, name.into(), advertised);
+                    tokio::join!(kafka::server::serve(acceptor, service, stop), checked);
+                    Ok(())
+                });
+            }
+        }
     }
 
     fn listener_parts(&self, events: &Events) -> ListenerParts {

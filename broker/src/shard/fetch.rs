@@ -4,7 +4,7 @@ use baton_core::replica::{Replica, RoleView, StoredBatch};
 use baton_core::{Epoch, Error, ErrorCode, Offset};
 
 use crate::mutation::{Mutation, Mutations};
-use crate::shard::input::{FetchCall, FetchFailure, Fetched};
+use crate::shard::input::{EpochEnd, FetchCall, FetchFailure, Fetched};
 use crate::shard::partition::Partition;
 
 /// What a reader may see now.
@@ -54,6 +54,25 @@ impl Window {
 }
 
 impl Partition {
+    /// Where `epoch` ended in this leader's log. Of a later epoch than its own a leader knows
+    /// nothing; one from before everything that is left ended where that begins.
+    pub(super) fn end_of_epoch(&self, epoch: Epoch) -> Result<Option<EpochEnd>, Error> {
+        if !matches!(self.replica.role(), RoleView::Leader { .. }) {
+            return Err(self.error(ErrorCode::NotLeader, "this broker does not lead the partition"));
+        }
+        let (own, end) = (self.replica.epoch(), self.replica.log_end());
+        if epoch >= own {
+            return Ok((epoch == own).then_some(EpochEnd { epoch, end }));
+        }
+        let lineage = self.replica.lineage();
+        let last = lineage.entries().iter().rev().find(|(known, _)| *known <= epoch);
+        Ok(match (last, lineage.entries().first()) {
+            (Some((known, _)), _) => Some(EpochEnd { epoch: *known, end: lineage.end_of(epoch, end) }),
+            (None, Some((_, start))) => Some(EpochEnd { epoch, end: *start }),
+            (None, None) => None,
+        })
+    }
+
     /// Whether the call may be answered, and with something to read.
     pub(super) fn judge_fetch(&self, call: &FetchCall, mutations: Mutations) -> Result<bool, Error> {
         if !matches!(self.replica.role(), RoleView::Leader { .. }) {

@@ -95,6 +95,14 @@ pub struct FetchFailure {
     pub log_start: Offset,
 }
 
+/// The last epoch that wrote something up to the one that was asked for, and the offset after
+/// its last record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EpochEnd {
+    pub epoch: Epoch,
+    pub end: Offset,
+}
+
 #[derive(Debug)]
 pub enum ShardInput {
     Open(Box<OpenPartition>),
@@ -119,6 +127,12 @@ pub enum ShardInput {
         id: TopicPartition,
         timestamp_ms: i64,
         reply: oneshot::Sender<Result<Option<Offset>, Error>>,
+    },
+    /// Where a leader epoch ended (KIP-320); none if nothing is known of it.
+    EpochEnd {
+        id: TopicPartition,
+        epoch: Epoch,
+        reply: oneshot::Sender<Result<Option<EpochEnd>, Error>>,
     },
     Settings {
         id: TopicPartition,

@@ -38,7 +38,9 @@ use std::sync::Arc;
 use baton_core::TopicPartition;
 use tokio::sync::mpsc;
 
-pub use input::{ClosedCopy, FetchCall, FetchFailure, Fetched, OpenPartition, ProduceCall, Produced, ShardInput};
+pub use input::{
+    ClosedCopy, EpochEnd, FetchCall, FetchFailure, Fetched, OpenPartition, ProduceCall, Produced, ShardInput,
+};
 pub use run::{ShardParts, spawn};
 pub use scrub::ScrubConfig;
 pub use status::{PartitionHandle, PartitionStatus, Partitions};

@@ -147,6 +147,11 @@ impl Shard {
             ShardInput::Produce(call) => self.produce(call),
             ShardInput::Fetch(call) => self.fetch(call),
             ShardInput::FindTime { id, timestamp_ms, reply } => self.find_time(id, timestamp_ms, reply),
+            ShardInput::EpochEnd { id, epoch, reply } => {
+                let partition = self.partitions.get(&id).ok_or_else(|| unknown(id));
+                // Whoever asked may be gone.
+                let _ = reply.send(partition.and_then(|partition| partition.end_of_epoch(epoch)));
+            }
             ShardInput::Settings { id, settings } => self.settings(id, settings),
             ShardInput::Fence { id, epoch, done } => {
                 self.step(id, Input::Fence { epoch });

@@ -30,6 +30,9 @@ pub struct DevArgs {
     /// Broker i listens for clients on this + i - 1, for peers 10 above, for monitoring 80 above
     #[arg(long, env = "BATON_DEV_PORT", default_value_t = 7_400, value_parser = clap::value_parser!(u16).range(1..=65_000))]
     port: u16,
+    /// Broker i listens for Kafka's clients on this + i - 1; 0 means that none does
+    #[arg(long, env = "BATON_DEV_KAFKA_PORT", default_value_t = 9_092, value_parser = clap::value_parser!(u16).range(0..=65_000))]
+    kafka_port: u16,
     #[command(subcommand)]
     command: Option<DevCommand>,
 }
@@ -75,7 +78,11 @@ async fn run_cluster(options: &Options, args: DevArgs) -> Outcome {
     let dir = temporary.as_ref().map_or(args.dir, |dir| dir.path().to_owned());
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let dev = DevOptions { dir: dir.clone(), first_port: args.port };
+    let dev = DevOptions {
+        dir: dir.clone(),
+        first_port: args.port,
+        kafka_port: (args.kafka_port > 0).then_some(args.kafka_port),
+    };
     let failed = |error: String| Failure::Failed(error);
     let starting = tokio::task::spawn_blocking(move || {
         let cluster = DevCluster::start(dev)?;
@@ -118,6 +125,10 @@ fn greet(cluster: &DevCluster, took: Duration, dir: &std::path::Path, control: S
         format!(" --bootstrap {bootstrap}")
     };
     let control = if control.to_string() == control::CONTROL { String::new() } else { format!(" --control {control}") };
+    let kafka = cluster.kafka_bootstrap().map_or_else(String::new, |bootstrap| {
+        let first = bootstrap.split(',').next().unwrap_or_default();
+        format!("\nKafka's clients reach them at {bootstrap}:\n\n  kcat -b {first} -L\n")
+    });
     eprintln!(
         "Three brokers and a coordinator are up after {:.1} s. Data: {}
 
@@ -131,7 +142,7 @@ Clients reach them at {bootstrap}. In another terminal:
   baton consume hello --from start --exit-at-end{flag} | wc -l
   baton events{flag}                      # what was seen and decided
   baton dev start 1{control}
-
+{kafka}
 Ctrl-C stops the cluster.",
         took.as_secs_f64(),
         dir.display(),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use baton_broker::Broker;
 use baton_broker::clock::{Seed, SystemClock};
-use baton_broker::config::{BrokerConfig, Problems};
+use baton_broker::config::{BrokerConfig, ListenerConfig, Problems, Protocol};
 use baton_broker::launch::{LaunchError, RegistrySource, launch};
 use baton_broker::net::TcpNetwork;
 use baton_registry::memory::{JournalError, MemoryEnsemble};
@@ -32,11 +32,13 @@ pub struct DevOptions {
     pub dir: PathBuf,
     /// Broker i listens for clients on this + i − 1; peers ten above, monitoring eighty above.
     pub first_port: u16,
+    /// Broker i listens for Kafka's clients on this + i − 1; none: for nobody.
+    pub kafka_port: Option<u16>,
 }
 
 impl Default for DevOptions {
     fn default() -> Self {
-        Self { dir: PathBuf::from("./baton-data"), first_port: 7_400 }
+        Self { dir: PathBuf::from("./baton-data"), first_port: 7_400, kafka_port: Some(9_092) }
     }
 }
 
@@ -113,6 +115,14 @@ impl DevCluster {
     pub fn bootstrap(&self) -> String {
         let address = |id| format!("127.0.0.1:{}", self.options.first_port + id - 1);
         (1..=BROKERS as u16).map(address).collect::<Vec<_>>().join(",")
+    }
+
+    /// Where Kafka's clients reach the brokers, if they do.
+    #[must_use]
+    pub fn kafka_bootstrap(&self) -> Option<String> {
+        let first = self.options.kafka_port?;
+        let address = |id| format!("localhost:{}", first + id - 1);
+        Some((1..=BROKERS as u16).map(address).collect::<Vec<_>>().join(","))
     }
 
     /// Whether each broker runs.
@@ -197,6 +207,14 @@ impl DevCluster {
         let mut config = BrokerConfig { broker_id: id, shards: 1, ..BrokerConfig::default() };
         for listener in &mut config.listeners {
             listener.bind = format!("127.0.0.1:{port}");
+        }
+        if let Some(first) = self.options.kafka_port {
+            config.listeners.push(ListenerConfig {
+                name: "kafka".to_owned(),
+                protocol: Protocol::Kafka,
+                bind: format!("127.0.0.1:{}", first + (port - self.options.first_port)),
+                advertised: String::new(),
+            });
         }
         config.peer.bind = format!("127.0.0.1:{}", port + 10);
         config.http.bind = format!("127.0.0.1:{}", port + 80);

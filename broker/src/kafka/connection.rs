@@ -1,0 +1,233 @@
+//! One connection. Requests are begun in their order and answered in their order, as clients
+//! of Kafka rely on. Only what Produce waits for is waited for beside the next requests: a
+//! producer keeps several batches on their way.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use baton_core::ErrorCode;
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::frame::{FrameError, FrameLimits, FrameReader};
+use super::header;
+use super::service::{Answer, Call, Hangup, KafkaService};
+use super::table::{API_VERSIONS, Api};
+use crate::admission::{ConnectionUse, Demand, Permit};
+use crate::authorizer::Verb;
+use crate::context::RequestContext;
+use crate::net::Connection;
+
+/// A response above this is sent before the next request is looked at, so that a client that
+/// asks for much and reads little does not fill the memory.
+const RESPONSE_BYTES: usize = 64 << 10;
+
+/// How often it is tried whether there is room for a request.
+const ROOM_EVERY: Duration = Duration::from_millis(5);
+
+/// Answers that are owed when the broker stops are given within this time.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    #[error(transparent)]
+    Hangup(#[from] Hangup),
+    #[error("there was no room for a request for {0:?}")]
+    NoRoom(Duration),
+    #[error("the client does not read its answers")]
+    Unread,
+    #[error("the client is gone: {0}")]
+    Gone(std::io::Error),
+}
+
+/// An answer in its turn.
+struct Turn {
+    answer: Answer,
+    api: &'static Api,
+    began: Instant,
+    /// The request's bytes count until it is answered.
+    _permit: Permit,
+    /// Told when the answer is on its way.
+    sent: oneshot::Sender<()>,
+}
+
+/// Serves a connection until its client goes, it does what it must not, or the broker stops.
+pub(super) async fn serve(service: Arc<KafkaService>, connection: Connection, stop: CancellationToken) {
+    let peer = connection.remote_addr();
+    let (read, write) = tokio::io::split(connection);
+    let requests = usize::try_from(service.config.requests_in_flight).unwrap_or(1);
+    let (turns, taken) = mpsc::channel(requests);
+    let writing = write_answers(Arc::clone(&service), write, taken);
+    tokio::pin!(writing);
+    let reading = Reader::new(Arc::clone(&service), peer).run(read, turns, &stop);
+    let ended = tokio::select! {
+        biased;
+        written = &mut writing => written,
+        read = reading => {
+            // What was begun is answered.
+            let patience = if stop.is_cancelled() { LAST_WORDS } else { service.stall() };
+            match timeout(patience, writing).await {
+                Ok(written) => read.and(written),
+                Err(_) => read,
+            }
+        }
+    };
+    report(&service, peer, ended);
+}
+
+/// What a user can do something about is said; that clients go is everyday life.
+fn report(service: &KafkaService, peer: Option<std::net::SocketAddr>, ended: Result<(), Ended>) {
+    let listener = &*service.name;
+    match ended {
+        Ok(()) | Err(Ended::Gone(_) | Ended::Frame(FrameError::Io(_) | FrameError::Ended | FrameError::Idle(_))) => {
+            tracing::debug!(listener, ?peer, "a client went");
+        }
+        Err(Ended::Hangup(why @ Hangup::Unencodable(_))) => {
+            tracing::error!(listener, ?peer, %why, "a connection was closed");
+        }
+        Err(why) => tracing::warn!(listener, ?peer, %why, "a connection was closed"),
+    }
+}
+
+struct Reader {
+    service: Arc<KafkaService>,
+    connection: ConnectionUse,
+    peer: Option<std::net::SocketAddr>,
+}
+
+impl Reader {
+    fn new(service: Arc<KafkaService>, peer: Option<std::net::SocketAddr>) -> Self {
+        Self { service, connection: ConnectionUse::default(), peer }
+    }
+
+    async fn run(
+        self,
+        io: impl AsyncRead + Unpin,
+        turns: mpsc::Sender<Turn>,
+        stop: &CancellationToken,
+    ) -> Result<(), Ended> {
+        let limits = FrameLimits {
+            bytes_max: usize::try_from(self.service.parts.limits.frame_bytes_max).unwrap_or(usize::MAX),
+            idle: Duration::from_millis(self.service.config.idle_ms),
+            stall: self.service.stall(),
+        };
+        let mut frames = FrameReader::new(io, limits);
+        loop {
+            let length = tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                length = frames.length() => length?,
+            };
+            let Some(length) = length else { return Ok(()) };
+            let context = self.service.context(self.peer, &self.connection);
+            let permit = self.room_for(&context, length).await?;
+            let frame = frames.body(length).await?;
+            let began = Instant::now();
+            let (api, answer) = self.begin(context, frame).await?;
+            let large = matches!(&answer, Answer::Now(bytes) if bytes.len() > RESPONSE_BYTES);
+            let (sent, was_sent) = oneshot::channel();
+            if turns.send(Turn { answer, api, began, _permit: permit, sent }).await.is_err() {
+                return Ok(());
+            }
+            if large {
+                // The other end says so as well when it is gone.
+                let _ = was_sent.await;
+            }
+        }
+    }
+
+    /// Waits until the broker has room for the request. Nothing more is read from the
+    /// connection meanwhile, so that its client slows down; an error would end its batches.
+    async fn room_for(&self, context: &RequestContext, length: usize) -> Result<Permit, Ended> {
+        let demand = Demand { verb: Verb::Produce, topic: None, key_hash: None, bytes: length as u64 };
+        let mut refused_before = false;
+        loop {
+            match self.service.parts.admission.admit(context, demand) {
+                Ok(admitted) => {
+                    if !admitted.throttle.is_zero() {
+                        self.service.parts.metrics.throttled();
+                        sleep(admitted.throttle).await;
+                    }
+                    return Ok(admitted.permit);
+                }
+                Err(refused) if refused.error.code == ErrorCode::FrameTooLarge => {
+                    let max = usize::try_from(self.service.parts.limits.connection_bytes_max).unwrap_or(usize::MAX);
+                    let length = i32::try_from(length).unwrap_or(i32::MAX);
+                    return Err(FrameError::BadLength { length, max }.into());
+                }
+                Err(_) => {
+                    if !refused_before {
+                        self.service.parts.metrics.request_refused();
+                        refused_before = true;
+                    }
+                    if context.remaining().is_zero() {
+                        return Err(Ended::NoRoom(Duration::from_millis(self.service.parts.timing.request_ms)));
+                    }
+                    sleep(ROOM_EVERY).await;
+                }
+            }
+        }
+    }
+
+    async fn begin(&self, context: RequestContext, mut frame: Bytes) -> Result<(&'static Api, Answer), Hangup> {
+        let flexible = |key, version| Api::find(key).is_some_and(|api| api.layout.is_flexible(version));
+        let header = header::read(&mut frame, flexible)?;
+        let api = Api::find(header.key).ok_or(Hangup::UnknownApi(header.key))?;
+        if !api.serves(header.version) {
+            if api.key == API_VERSIONS {
+                return Ok((api, super::api_versions::unsupported(header.correlation)?));
+            }
+            let Api { name, min, max, .. } = *api;
+            return Err(Hangup::UnsupportedVersion { name, min, max, version: header.version });
+        }
+        let context = match &header.client_id {
+            Some(client_id) => context.client_id(client_id),
+            None => context,
+        };
+        let call = Call {
+            service: Arc::clone(&self.service),
+            api,
+            context,
+            version: header.version,
+            correlation: header.correlation,
+        };
+        Ok((api, (api.serve)(call, frame).await?))
+    }
+}
+
+async fn write_answers(
+    service: Arc<KafkaService>,
+    mut io: impl AsyncWrite + Unpin,
+    mut turns: mpsc::Receiver<Turn>,
+) -> Result<(), Ended> {
+    while let Some(Turn { answer, api, began, _permit, sent }) = turns.recv().await {
+        let bytes = match answer {
+            Answer::Now(bytes) => bytes,
+            Answer::Later(answer) => answer.await?,
+            Answer::Never => Bytes::new(),
+        };
+        service.metrics.answered(api.name, began.elapsed());
+        let writing = async {
+            io.write_all(&bytes).await?;
+            io.flush().await
+        };
+        timeout(service.stall(), writing).await.map_err(|_| Ended::Unread)?.map_err(Ended::Gone)?;
+        let _ = sent.send(());
+    }
+    // The client sees an end rather than a reset.
+    let _ = timeout(LAST_WORDS, io.shutdown()).await;
+    Ok(())
+}
+
+impl KafkaService {
+    /// How long a connection may stand still in the middle of a request or an answer.
+    fn stall(&self) -> Duration {
+        Duration::from_millis(self.parts.timing.request_ms)
+    }
+}

@@ -1,0 +1,45 @@
+//! The Kafka listener: the one seam between Kafka's wire and the broker. What is behind it
+//! never sees a message of Kafka's; the batches pass through as they are, since they are stored
+//! in Kafka's own format.
+//!
+//! ```text
+//! connection ─▶ frame ─▶ header ─▶ table ─▶ guard ─▶ decoder ─▶ one file per API ─▶ shards
+//!     ▲                                                             │
+//!     └───────────────── answers, in the order of the requests ◀────┘
+//! ```
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`table`] | every API and version that is served: what clients are told, and who serves it |
+//! | [`guard`] | looks at a request before it is decoded |
+//! | [`frame`], [`header`] | bytes of a connection to requests |
+//! | `connection` | one connection: order, back-pressure, deadlines, its end |
+//! | [`server`] | accepts connections; notes when the advertised address is not reachable |
+//! | [`service`] | what every request needs |
+//! | `address`, `errors`, `names` | brokers, error codes and topic ids as Kafka has them |
+//! | the others | one API each |
+
+mod address;
+mod admin;
+mod connection;
+mod errors;
+pub mod frame;
+pub mod guard;
+pub mod header;
+mod names;
+pub mod server;
+pub mod service;
+pub mod table;
+#[cfg(test)]
+mod tests;
+
+mod api_versions;
+mod describe_cluster;
+mod fetch;
+mod init_producer_id;
+mod list_offsets;
+mod metadata;
+mod offset_for_leader_epoch;
+mod produce;
+
+pub use service::KafkaService;

@@ -1,0 +1,224 @@
+//! Produce: one batch for each partition, checked in the connection's own task and appended by
+//! the shards. What a request waits for is waited for beside the connection's next requests;
+//! handing over keeps their order.
+
+use std::collections::BTreeMap;
+
+use baton_core::batch::{BatchHeader, ProduceLimits, validate_produce};
+use baton_core::replica::Acks;
+use baton_core::topic::TopicName as CheckedName;
+use baton_core::{Error, ErrorCode, Offset};
+use bytes::Bytes;
+use kafka_protocol::messages::produce_request::PartitionProduceData;
+use kafka_protocol::messages::produce_response::{
+    LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, ProduceResponse, TopicProduceResponse,
+};
+use kafka_protocol::messages::{ProduceRequest, TopicName};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
+
+use super::address::wire_id;
+use super::errors;
+use super::list_offsets::{leader_of, partition_number};
+use super::service::{Answer, Call, Hangup, decode};
+use crate::authorizer::{Resource, Verb};
+use crate::serving::PARTITIONS_MAX;
+use crate::shard::{ProduceCall, Produced, ShardInput};
+
+/// The first version that tells the leader with an error (KIP-951).
+const TELLS_LEADER: i16 = 10;
+
+/// Why a batch was refused: the code, and the words for people.
+struct Refusal {
+    code: i16,
+    error: Error,
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self { code: error.code.kafka(), error }
+    }
+}
+
+/// The answer of a shard to the batch with this number in the request.
+type Acknowledged = (usize, Result<Produced, Error>);
+
+/// One batch of a request, and what became of it.
+struct Slot {
+    topic: usize,
+    response: PartitionProduceResponse,
+    waits: bool,
+}
+
+/// A request whose batches are on their way.
+struct Pending {
+    topics: Vec<TopicName>,
+    slots: Vec<Slot>,
+    answered: mpsc::UnboundedReceiver<Acknowledged>,
+    deadline: Instant,
+}
+
+pub(super) async fn begin(call: Call, body: Bytes) -> Result<Answer, Hangup> {
+    let request: ProduceRequest = decode(call.api, call.version, body)?;
+    call.parts().metrics.produce_received();
+    let acks = match request.acks {
+        0 | 1 => Ok(Acks::Leader),
+        -1 => Ok(Acks::All),
+        other => {
+            let error = Error::new(ErrorCode::InvalidRequest, format!("acks is −1, 0 or 1, not {other}"));
+            Err(Refusal { code: errors::INVALID_REQUIRED_ACKS, error })
+        }
+    };
+    let unacknowledged = request.acks == 0;
+    let transactional = request.transactional_id.is_some();
+    let (answers, answered) = mpsc::unbounded_channel();
+    let deadline = Instant::now() + call.granted(request.timeout_ms);
+    let mut pending = Pending { topics: Vec::new(), slots: Vec::new(), answered, deadline };
+    let mut first_error = None;
+    for topic in request.topic_data {
+        pending.topics.push(topic.name.clone());
+        for data in topic.partition_data {
+            let index = pending.slots.len();
+            let mut response = PartitionProduceResponse::default()
+                .with_index(data.index)
+                .with_base_offset(-1)
+                .with_log_append_time_ms(-1)
+                .with_log_start_offset(-1);
+            let handed = match &acks {
+                Ok(_) if transactional => Err(no_transactions()),
+                Ok(_) if index >= PARTITIONS_MAX => Err(too_many().into()),
+                Ok(acks) => hand_over(&call, &topic.name, data, *acks, (index, &answers)).await,
+                Err(refusal) => Err(Refusal { code: refusal.code, error: refusal.error.clone() }),
+            };
+            let waits = handed.is_ok();
+            if let Err(refusal) = handed {
+                response = refused(&call, response, &refusal);
+                first_error.get_or_insert(refusal.error);
+            }
+            pending.slots.push(Slot { topic: pending.topics.len() - 1, response, waits });
+        }
+    }
+    drop(answers);
+    match (unacknowledged, first_error) {
+        (true, Some(error)) => Err(Hangup::Unacknowledged(error)),
+        (true, None) => Ok(Answer::Never),
+        (false, _) => Ok(Answer::Later(Box::pin(finish(call, pending)))),
+    }
+}
+
+fn no_transactions() -> Refusal {
+    let error = Error::new(ErrorCode::InvalidRequest, "there are no transactions in this cluster");
+    Refusal { code: errors::INVALID_TXN_STATE, error }
+}
+
+fn too_many() -> Error {
+    Error::new(ErrorCode::InvalidRequest, "a request has at most 10,000 partitions")
+}
+
+async fn hand_over(
+    call: &Call,
+    topic: &str,
+    data: PartitionProduceData,
+    acks: Acks,
+    (index, answers): (usize, &mpsc::UnboundedSender<Acknowledged>),
+) -> Result<(), Refusal> {
+    let parts = call.parts();
+    call.authorize(Verb::Produce, Resource::Topic(topic))?;
+    // Kafka's clients look the topic up before they look at its name.
+    let (_, id) = parts.locate(topic, partition_number(data.index)?)?;
+    topic.parse::<CheckedName>().map_err(Error::from)?;
+    let handle = parts.led(topic, id)?;
+    let (header, bytes) = batch(call, data.records, handle.settings.produce_limits())?;
+    let answers = answers.clone();
+    // Nobody waits for the answer when the connection is gone, or when none was asked for.
+    let reply = Box::new(move |result| drop(answers.send((index, result))));
+    let produce = ProduceCall { id, acks, epoch: None, header, bytes, reply };
+    parts.shards.tell(id, ShardInput::Produce(produce)).await;
+    Ok(())
+}
+
+/// The one batch of a partition, checked.
+fn batch(call: &Call, records: Option<Bytes>, limits: ProduceLimits) -> Result<(BatchHeader, Bytes), Refusal> {
+    let cap = usize::try_from(call.parts().limits.batch_bytes_max).unwrap_or(usize::MAX);
+    let limits = ProduceLimits { max_message_bytes: limits.max_message_bytes.min(cap) };
+    let bytes = records.unwrap_or_default();
+    let header = validate_produce(&bytes, limits).map_err(|error| {
+        let error = Error::from(error);
+        Refusal { code: errors::of_batch(&error), error }
+    })?;
+    if header.attributes.transactional() {
+        return Err(no_transactions());
+    }
+    Ok((header, bytes))
+}
+
+/// Waits for the acknowledgements, and answers.
+async fn finish(call: Call, mut pending: Pending) -> Result<Bytes, Hangup> {
+    let mut left = pending.slots.iter().filter(|slot| slot.waits).count();
+    while left > 0 {
+        let Ok(Some((index, result))) = timeout_at(pending.deadline, pending.answered.recv()).await else { break };
+        let Some(slot) = pending.slots.get_mut(index).filter(|slot| slot.waits) else { continue };
+        slot.waits = false;
+        left -= 1;
+        let response = std::mem::take(&mut slot.response);
+        slot.response = match result {
+            Ok(produced) => acknowledged(&call, response, &pending.topics[slot.topic], produced),
+            Err(error) => refused(&call, response, &error.into()),
+        };
+    }
+    for slot in pending.slots.iter_mut().filter(|slot| slot.waits) {
+        let late = Error::new(
+            ErrorCode::RequestTimedOut,
+            "not acknowledged by enough replicas in time; whether it is stored is unknown",
+        );
+        slot.response = refused(&call, std::mem::take(&mut slot.response), &late.into());
+    }
+    call.encode(&response(&call, pending))
+}
+
+fn acknowledged(
+    call: &Call,
+    response: PartitionProduceResponse,
+    topic: &str,
+    produced: Produced,
+) -> PartitionProduceResponse {
+    let log_start = u32::try_from(response.index)
+        .ok()
+        .and_then(|number| call.parts().locate(topic, number).ok())
+        .and_then(|(_, id)| call.parts().partitions.get(id))
+        .map_or(-1, |handle| handle.status.borrow().log_start.to_wire());
+    response
+        .with_base_offset(Offset::to_wire(produced.base))
+        .with_log_append_time_ms(produced.append_time_ms.unwrap_or(-1))
+        .with_log_start_offset(log_start)
+}
+
+fn refused(call: &Call, response: PartitionProduceResponse, refusal: &Refusal) -> PartitionProduceResponse {
+    call.parts().metrics.produce_failed(refusal.error.code);
+    response.with_error_code(refusal.code).with_error_message(errors::message(&refusal.error))
+}
+
+fn response(call: &Call, pending: Pending) -> ProduceResponse {
+    let mut endpoints = BTreeMap::new();
+    let mut topics: Vec<TopicProduceResponse> =
+        pending.topics.into_iter().map(|name| TopicProduceResponse::default().with_name(name)).collect();
+    for Slot { topic, mut response, .. } in pending.slots {
+        let Some(topic) = topics.get_mut(topic) else { continue };
+        let moved = response.error_code == ErrorCode::NotLeader.kafka();
+        if moved
+            && call.version >= TELLS_LEADER
+            && let Some((leader, epoch)) = leader_of(call, &topic.name, response.index)
+        {
+            response.current_leader =
+                LeaderIdAndEpoch::default().with_leader_id(wire_id(leader)).with_leader_epoch(epoch);
+            endpoints.insert(leader, call.service.node(leader));
+        }
+        topic.partition_responses.push(response);
+    }
+    let endpoint = |node: super::address::Node| {
+        NodeEndpoint::default().with_node_id(node.id).with_host(node.host).with_port(node.port).with_rack(node.rack)
+    };
+    ProduceResponse::default()
+        .with_responses(topics)
+        .with_node_endpoints(endpoints.into_values().flatten().map(endpoint).collect())
+}

@@ -1,0 +1,125 @@
+//! Every API that is served, with its versions: the only source of what clients are told, of
+//! the table in the documentation, and of who serves a request.
+//!
+//! Versions are capped at what is tested, not at what the messages' types know: Produce 12
+//! would promise transactions of the second kind (KIP-890), Produce 13 and later versions of
+//! others name topics by id only.
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use kafka_protocol::messages as m;
+use kafka_protocol::protocol::Decodable;
+
+use super::guard::layout::Layout;
+use super::guard::{Malformed, check, layouts};
+use super::service::{Answer, Call, Hangup, decode};
+use super::{
+    api_versions, describe_cluster, fetch, init_producer_id, list_offsets, metadata, offset_for_leader_epoch, produce,
+};
+
+type Serve = fn(Call, Bytes) -> BoxFuture<'static, Result<Answer, Hangup>>;
+
+/// One API.
+pub struct Api {
+    pub key: i16,
+    pub name: &'static str,
+    /// The versions that are served.
+    pub min: i16,
+    pub max: i16,
+    /// The lowest version that clients are told.
+    pub advertised_min: i16,
+    pub layout: &'static Layout,
+    pub(super) serve: Serve,
+    /// Decodes a request as it is and drops it: bytes left over.
+    decode: fn(&mut Bytes, i16) -> Result<(), String>,
+}
+
+macro_rules! apis {
+    ($($key:literal $name:literal [$min:literal $max:literal] $layout:ident $request:ident $serve:expr;)*) => {
+        /// Every API, by key.
+        pub const APIS: &[Api] = &[$(Api {
+            key: $key,
+            name: $name,
+            min: $min,
+            max: $max,
+            // librdkafka before 2.1 compresses only for brokers that serve Produce 0.
+            advertised_min: if $key == 0 { 0 } else { $min },
+            layout: &layouts::$layout,
+            serve: $serve,
+            decode: |body, version| m::$request::decode(body, version).map(drop).map_err(|error| error.to_string()),
+        },)*];
+    };
+}
+
+/// A request that is answered before the next one is looked at.
+macro_rules! plain {
+    ($serve:path) => {
+        |call, body| {
+            Box::pin(async move {
+                let request = decode(call.api, call.version, body)?;
+                let response = $serve(&call, request).await;
+                call.answer(&response)
+            })
+        }
+    };
+}
+
+apis! {
+    0 "Produce" [3 11] PRODUCE ProduceRequest |call, body| Box::pin(produce::begin(call, body));
+    1 "Fetch" [4 16] FETCH FetchRequest plain!(fetch::serve);
+    2 "ListOffsets" [1 7] LIST_OFFSETS ListOffsetsRequest plain!(list_offsets::serve);
+    3 "Metadata" [0 12] METADATA MetadataRequest plain!(metadata::serve);
+    18 "ApiVersions" [0 4] API_VERSIONS ApiVersionsRequest plain!(api_versions::serve);
+    22 "InitProducerId" [0 4] INIT_PRODUCER_ID InitProducerIdRequest plain!(init_producer_id::serve);
+    23 "OffsetForLeaderEpoch" [2 4] OFFSET_FOR_LEADER_EPOCH OffsetForLeaderEpochRequest plain!(offset_for_leader_epoch::serve);
+    60 "DescribeCluster" [0 1] DESCRIBE_CLUSTER DescribeClusterRequest plain!(describe_cluster::serve);
+}
+
+/// The key of the one request that every version of which is answered.
+pub(super) const API_VERSIONS: i16 = 18;
+
+impl Api {
+    /// The API with this key.
+    #[must_use]
+    pub fn find(key: i16) -> Option<&'static Self> {
+        APIS.binary_search_by_key(&key, |api| api.key).ok().map(|index| &APIS[index])
+    }
+
+    #[must_use]
+    pub fn serves(&self, version: i16) -> bool {
+        (self.min..=self.max).contains(&version)
+    }
+
+    /// Whether the header of its response may have tagged fields. That of ApiVersions never
+    /// has: a client that knows nothing of the broker has to be able to read it.
+    #[must_use]
+    pub fn flexible_response(&self, version: i16) -> bool {
+        self.key != API_VERSIONS && self.layout.is_flexible(version)
+    }
+
+    /// Where the guard and the decoder think that a request ends; for tests and the fuzzer.
+    ///
+    /// # Errors
+    /// What the guard says against the request; else what the decoder says.
+    pub fn measure(&self, version: i16, body: &Bytes) -> Result<(usize, Result<usize, String>), Malformed> {
+        let walked = check(self.layout, version, body)?;
+        let mut rest = body.clone();
+        let decoded = (self.decode)(&mut rest, version).map(|()| body.len() - rest.len());
+        Ok((walked, decoded))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_sorted_and_its_versions_are_ranges() {
+        assert!(APIS.is_sorted_by(|a, b| a.key < b.key));
+        for api in APIS {
+            assert!(api.min <= api.max && api.advertised_min <= api.min, "{}", api.name);
+            assert_eq!(Api::find(api.key).map(|found| found.name), Some(api.name));
+        }
+        assert!(Api::find(4).is_none() && Api::find(-1).is_none() && Api::find(i16::MAX).is_none());
+    }
+}

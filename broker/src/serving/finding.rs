@@ -1,0 +1,52 @@
+//! Topics and partitions by name, and who leads them.
+
+use std::sync::Arc;
+
+use baton_core::{Error, ErrorCode, TopicPartition};
+
+use crate::cluster::TopicView;
+use crate::grpc::ListenerParts;
+use crate::shard::PartitionHandle;
+
+impl ListenerParts {
+    /// The topic and the partition's id, by name and number.
+    ///
+    /// # Errors
+    /// `UNKNOWN_TOPIC` or `UNKNOWN_PARTITION`.
+    pub fn locate(&self, topic: &str, partition: u32) -> Result<(Arc<TopicView>, TopicPartition), Error> {
+        let Some(found) = self.view.topic(topic) else {
+            let cause = "there is no such topic, or this broker has not heard of it yet";
+            return Err(Error::new(ErrorCode::UnknownTopic, cause).topic(topic));
+        };
+        if partition >= found.partitions {
+            let cause = format!("the topic has {} partitions, numbered from 0", found.partitions);
+            return Err(Error::new(ErrorCode::UnknownPartition, cause).topic(topic).partition(partition));
+        }
+        let id = TopicPartition { topic: found.id, partition };
+        Ok((found, id))
+    }
+
+    /// The local copy, if this broker leads it.
+    ///
+    /// # Errors
+    /// `NOT_LEADER` or `NO_LEADER`.
+    pub fn led(&self, topic: &str, id: TopicPartition) -> Result<PartitionHandle, Error> {
+        match self.partitions.get(id) {
+            Some(handle) if handle.status.borrow().leads() => Ok(handle),
+            _ => Err(self.not_leader(topic, id)),
+        }
+    }
+
+    /// Why this broker does not answer for a partition.
+    #[must_use]
+    pub fn not_leader(&self, topic: &str, id: TopicPartition) -> Error {
+        let (leader, epoch) = self.view.leader(id);
+        let error = match leader {
+            Some(leader) if leader != self.me => {
+                Error::new(ErrorCode::NotLeader, format!("broker {leader} leads the partition"))
+            }
+            _ => Error::new(ErrorCode::NoLeader, "nobody leads the partition at the moment"),
+        };
+        error.topic(topic).partition(id.partition).epoch(epoch)
+    }
+}
