@@ -6,6 +6,7 @@
 //! | [`producer`] | batches, partitions, retries without duplicates, acknowledgements |
 //! | [`consumer`] | assigned partitions, positions, prefetching |
 //! | [`admin`] | topics, partitions, reassignment, status, events |
+//! | [`group`] | consumers that share topics, and remember how far they got |
 //! | [`failover`] | changes of leaders as this client sees them |
 //! | `metadata`, `finder`, `view`, `offsets` | who leads what, and how a new leader is found in milliseconds |
 //! | `net`, `backoff` | connections and waiting |
@@ -21,6 +22,7 @@ pub mod error;
 pub mod failover;
 #[cfg(any(test, feature = "fake-cluster"))]
 pub mod fake;
+pub mod group;
 pub mod net;
 pub mod producer;
 pub mod record;
@@ -40,5 +42,6 @@ pub use config::{Acks, ClientConfig, Clock, Compression, ConsumerConfig, OutOfRa
 pub use consumer::{Consumer, Start};
 pub use error::{Attempt, ClientError};
 pub use failover::{Failover, FailoverEvent, Failovers};
+pub use group::{GroupConfig, GroupConsumer, Rebalance};
 pub use producer::{Delivery, Producer};
 pub use record::{ConsumedRecord, Header, Record, RecordMetadata};

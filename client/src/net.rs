@@ -11,7 +11,7 @@ use std::{
 };
 
 use baton_core::{Error, ErrorCode};
-use baton_proto::v1::{admin_client::AdminClient, broker_client::BrokerClient};
+use baton_proto::v1::{admin_client::AdminClient, broker_client::BrokerClient, groups_client::GroupsClient};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -89,6 +89,11 @@ impl Pool {
     pub(crate) fn admin(&self, address: &str) -> Result<AdminClient<Channel>, ClientError> {
         let channel = self.channel(address, Purpose::Control)?;
         Ok(AdminClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX))
+    }
+
+    pub(crate) fn groups(&self, address: &str) -> Result<GroupsClient<Channel>, ClientError> {
+        let channel = self.channel(address, Purpose::Control)?;
+        Ok(GroupsClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX))
     }
 
     /// A connection of its own, which nobody else waits on.

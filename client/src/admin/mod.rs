@@ -1,5 +1,6 @@
 //! Administration: any broker takes a request and forwards it to the coordinator.
 
+mod groups;
 mod types;
 
 #[cfg(test)]
@@ -17,6 +18,7 @@ use baton_proto::v1::{self, admin_client::AdminClient};
 use tokio::time::{Instant, sleep, timeout};
 use tonic::{Response, Status, transport::Channel};
 
+pub use self::groups::{GroupDescription, GroupSummary, MemberDescription};
 pub use self::types::{
     At, BrokerStatus, ClusterStatus, CoordinatorStatus, Endpoint, Event, PartitionDescription, PartitionProblem,
     TopicDescription, TopicSpec, TopicSummary,

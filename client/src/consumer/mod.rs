@@ -108,6 +108,12 @@ impl Consumer {
         Ok(())
     }
 
+    /// Reads this partition too, whose topic and number somebody else has checked.
+    pub(crate) fn take(&self, name: PartitionName, start: Start) {
+        self.inner.state().put(name, start);
+        self.inner.wanted.notify_one();
+    }
+
     /// Reads every partition of a topic.
     ///
     /// # Errors
