@@ -12,6 +12,7 @@ mod dev;
 mod events;
 mod failure;
 mod format;
+mod group;
 mod lines;
 mod options;
 mod output;
@@ -59,6 +60,9 @@ enum Command {
     Produce(produce::Args),
     /// Print records
     Consume(consume::Args),
+    /// List, describe, move and delete consumer groups
+    #[command(subcommand)]
+    Group(group::Command),
     /// List, reassign and elect partitions
     #[command(subcommand)]
     Partition(partition::Command),
@@ -101,6 +105,7 @@ async fn run(options: &Options, command: Command) -> Outcome {
         Command::Topic(command) => topic::run(options, command).await,
         Command::Produce(args) => produce::run(options, args).await,
         Command::Consume(args) => consume::run(options, args).await,
+        Command::Group(command) => group::run(options, command).await,
         Command::Partition(command) => partition::run(options, command).await,
         Command::Cluster(command) => cluster::run(options, command).await,
         Command::Events(args) => events::run(options, args).await,
