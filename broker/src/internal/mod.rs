@@ -46,9 +46,10 @@ impl InternalHost {
         Self { shards, partitions, view, clock }
     }
 
-    /// The partition by its topic's name, if the topic is internal and there.
+    /// The partition by its topic's name, if the topic is there. Other internal topics have
+    /// writers of their own, who have to know all that is in them.
     pub(crate) fn find(&self, topic: &str, partition: u32) -> Option<TopicPartition> {
-        let found = topic.starts_with("__").then(|| self.view.topic(topic)).flatten()?;
+        let found = (topic == EVENTS_TOPIC).then(|| self.view.topic(topic)).flatten()?;
         (partition < found.partitions).then_some(TopicPartition { topic: found.id, partition })
     }
 

@@ -205,6 +205,8 @@ impl DevCluster {
     fn broker_config(&self, id: u32) -> Result<BrokerConfig, DevError> {
         let port = self.options.first_port + u16::try_from(id).unwrap_or(1) - 1;
         let mut config = BrokerConfig { broker_id: id, shards: 1, ..BrokerConfig::default() };
+        // Whoever tries it out starts one consumer and wants to see records.
+        config.groups.initial_delay_ms = 100;
         for listener in &mut config.listeners {
             listener.bind = format!("127.0.0.1:{port}");
         }

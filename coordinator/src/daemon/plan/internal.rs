@@ -1,10 +1,14 @@
-//! What the topic of the history needs: to be there, and to have three copies once it can.
+//! What Baton's own topics need: that of the history to be there, and all of them to have three
+//! copies once they can. The groups' topic is made by the first broker that needs it, perhaps
+//! before others have come.
 
 use std::collections::BTreeMap;
 
+use baton_broker::group::GROUPS_TOPIC;
 use baton_core::partition::{Assignment, PartitionState};
 use baton_core::placement::{PlacementLimits, Replicas, place};
 use baton_core::{BrokerId, TopicId, TopicPartition};
+use baton_registry::recipes::topics::Topic;
 use baton_registry::znode::Intent;
 
 use super::Snapshot;
@@ -34,31 +38,51 @@ pub enum InternalStep {
     },
 }
 
-/// Looks at the topic. `waited_enough`: with fewer than three brokers it is made all the same.
+/// Looks at the topics. `waited_enough`: with fewer than three brokers the history is made all
+/// the same.
 #[must_use]
 pub fn next_step(snapshot: &Snapshot, limits: PlacementLimits, waited_enough: bool, seed: u64) -> Option<InternalStep> {
     let loads = snapshot.loads();
     let live = u32::try_from(loads.len()).unwrap_or(u32::MAX);
-    let Some(topic) = snapshot.topic_named(EVENTS_TOPIC) else {
+    if snapshot.topic_named(EVENTS_TOPIC).is_none() && (live >= COPIES || (live > 0 && waited_enough)) {
         let creation = Creation { name: EVENTS_TOPIC.to_owned(), internal: true, ..Creation::default() };
-        return (live >= COPIES || (live > 0 && waited_enough)).then_some(InternalStep::Create(creation));
-    };
-    if topic.node.intent != Intent::None {
-        return None;
+        return Some(InternalStep::Create(creation));
     }
-    let (id, known) = snapshot.states_of(topic.id).next()?;
-    let state = &known.state;
-    if state.leader.is_none() || reassign::under_way(&state.assignment) {
-        return None;
-    }
-    if (state.assignment.replicas.len() as u32) < COPIES.min(live) {
+    let topics = [EVENTS_TOPIC, GROUPS_TOPIC].into_iter().filter_map(|name| snapshot.topic_named(name));
+    let mut settled = topics.filter(|topic| topic.node.intent == Intent::None);
+    settled
+        .find_map(|topic| add_copies(snapshot, topic, live, limits, seed).or_else(|| raise_min_insync(snapshot, topic)))
+}
+
+/// The first partition with too few copies that is led and not on the move.
+fn add_copies(
+    snapshot: &Snapshot,
+    topic: &Topic,
+    live: u32,
+    limits: PlacementLimits,
+    seed: u64,
+) -> Option<InternalStep> {
+    snapshot.states_of(topic.id).find_map(|(id, known)| {
+        let state = &known.state;
+        let few = (state.assignment.replicas.len() as u32) < COPIES.min(live);
+        if !few || state.leader.is_none() || reassign::under_way(&state.assignment) {
+            return None;
+        }
         let target = with_more_copies(snapshot, &state.assignment, limits, seed)?;
         let assignment = reassign::toward(&state.assignment, &target);
         let state = Box::new(PartitionState { assignment, ..state.clone() });
-        return Some(InternalStep::AddCopies { id, version: known.version, state });
-    }
+        Some(InternalStep::AddCopies { id, version: known.version, state })
+    })
+}
+
+fn raise_min_insync(snapshot: &Snapshot, topic: &Topic) -> Option<InternalStep> {
     let lowered = topic.node.config.get(MIN_INSYNC).is_some_and(|value| value == "1");
-    (lowered && state.isr.len() as u32 >= COPIES).then(|| {
+    let ready = |state: &PartitionState| {
+        state.leader.is_some() && !reassign::under_way(&state.assignment) && state.isr.len() as u32 >= COPIES
+    };
+    let mut states = snapshot.states_of(topic.id).peekable();
+    let all = states.peek().is_some() && states.all(|(_, known)| ready(&known.state));
+    (lowered && all).then(|| {
         let mut config = topic.node.config.clone();
         config.remove(MIN_INSYNC);
         InternalStep::RaiseMinInsync { id: topic.id, config }
@@ -114,6 +138,28 @@ mod tests {
         assert_eq!(step(&cluster, false), raised);
         cluster.topics.get_mut(&TopicId(1)).unwrap().node.config.clear();
         assert_eq!(step(&cluster, false), None);
+    }
+
+    #[test]
+    fn every_partition_of_the_groups_grows() {
+        let mut cluster = snapshot(3);
+        add_topic(&mut cluster, 1, EVENTS_TOPIC, &[&[1, 2, 3]]);
+        add_topic(&mut cluster, 2, GROUPS_TOPIC, &[&[1], &[1, 2, 3], &[2]]);
+        let lowered = BTreeMap::from([(MIN_INSYNC.to_owned(), "1".to_owned())]);
+        cluster.topics.get_mut(&TopicId(2)).unwrap().node.config = lowered;
+        for partition in [0, 2] {
+            let Some(InternalStep::AddCopies { id, state, .. }) = step(&cluster, false) else { panic!("no growth") };
+            assert_eq!(id, TopicPartition { topic: TopicId(2), partition });
+            cluster.states.get_mut(&id).unwrap().state = *state;
+        }
+        assert_eq!(step(&cluster, false), None, "copies are on their way");
+        for known in cluster.states.values_mut() {
+            let target = reassign::target_of(&known.state.assignment);
+            known.state.isr = target.iter().map(|broker| member(broker.0)).collect();
+            known.state.assignment = Assignment { replicas: target, adding: vec![], removing: vec![] };
+        }
+        let raised = Some(InternalStep::RaiseMinInsync { id: TopicId(2), config: BTreeMap::new() });
+        assert_eq!(step(&cluster, false), raised);
     }
 
     #[test]
