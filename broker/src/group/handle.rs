@@ -166,12 +166,7 @@ impl Groups {
     ///
     /// # Errors
     /// Those of [`Groups::describe`], for all of them; Kafka's of an OffsetCommit for each.
-    pub async fn commit(
-        &self,
-        group: &str,
-        commit: CommittedAt,
-        deadline: Instant,
-    ) -> Result<Vec<PlaceResult>, Error> {
+    pub async fn commit(&self, group: &str, commit: CommittedAt, deadline: Instant) -> Result<Vec<PlaceResult>, Error> {
         let CommittedAt { identity, generation, offsets } = commit;
         let mut answers = Vec::with_capacity(offsets.len());
         let (mut ids, mut places) = (Vec::new(), std::collections::BTreeMap::new());

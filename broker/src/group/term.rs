@@ -54,7 +54,11 @@ async fn lead(parts: &Parts, handle: &mut PartitionHandle, epoch: Epoch) {
     let took = began.elapsed();
     parts.metrics.groups_loaded(took);
     tracing::info!(
-        partition = handle.id.partition, epoch = epoch.0, groups, members, took_ms = took.as_millis(),
+        partition = handle.id.partition,
+        epoch = epoch.0,
+        groups,
+        members,
+        took_ms = took.as_millis(),
         "coordinates groups"
     );
     Serving::new(parts, handle, epoch, coordinator, seat, time).run(handle).await;

@@ -217,9 +217,8 @@ impl Groups for GrpcService {
     async fn list_groups(&self, request: Request<v1::ListGroupsRequest>) -> Answered<v1::ListGroupsResponse> {
         let context = self.context(&request, request.get_ref().timeout_ms);
         let (groups, problem) = self.parts.groups.list(context.deadline).await;
-        let may_see = |group: &str| {
-            self.parts.authorizer.authorize(&context, Verb::Describe, Resource::Group(group)).is_ok()
-        };
+        let may_see =
+            |group: &str| self.parts.authorizer.authorize(&context, Verb::Describe, Resource::Group(group)).is_ok();
         let seen = groups.into_iter().filter(|listing| may_see(&listing.group));
         let line = |listing: baton_core::group::GroupListing| v1::ListedGroup {
             group: listing.group,
@@ -305,10 +304,8 @@ fn committed((place, found): FetchedAt) -> v1::CommittedOffset {
 }
 
 fn joined_to_wire(joined: Joined) -> v1::JoinGroupResponse {
-    let one = |(member, instance, metadata)| v1::JoinedMember {
-        member: Some(GroupMember { member, instance }),
-        metadata,
-    };
+    let one =
+        |(member, instance, metadata)| v1::JoinedMember { member: Some(GroupMember { member, instance }), metadata };
     v1::JoinGroupResponse {
         generation: joined.generation,
         protocol_type: joined.protocol_type,
