@@ -83,6 +83,7 @@ table! {
         produce_requests: Counter = "baton_produce_requests_total", "Produce requests received.";
         produce_batches: Counter = "baton_produce_batches_total", "Batches acknowledged to producers.";
         produce_bytes: Counter = "baton_produce_bytes_total", "Bytes of the batches acknowledged to producers.";
+        produce_leader_only: Counter = "baton_produce_leader_only_batches_total", "Batches whose producers asked for less than every in-sync replica (acks 0 or 1): outside of what is promised.";
         produce_ack: Histogram = "baton_produce_ack_seconds", "Time from a produce request's arrival to its acknowledgement.";
         fetch_requests: Counter = "baton_fetch_requests_total", "Fetch requests received.";
         fetch_batches: Counter = "baton_fetch_batches_total", "Batches handed to consumers.";
@@ -248,6 +249,11 @@ impl Metrics {
         handles.produce_batches.increment(batches);
         handles.produce_bytes.increment(bytes);
         handles.produce_ack.record(after.as_secs_f64());
+    }
+
+    /// A batch was handed on whose producer does not wait for every in-sync replica.
+    pub fn produce_leader_only(&self) {
+        self.0.handles.produce_leader_only.increment(1);
     }
 
     pub fn produce_failed(&self, code: ErrorCode) {
@@ -520,6 +526,7 @@ mod tests {
     fn touch(metrics: &Metrics) {
         let peer = BrokerId(2);
         metrics.produce_received();
+        metrics.produce_leader_only();
         metrics.produce_acknowledged(3, 4_096, Duration::from_millis(3));
         metrics.produce_failed(ErrorCode::NotLeader);
         metrics.fetch_received();

@@ -204,6 +204,9 @@ impl ProduceStream {
         // The stream may have ended: nobody waits for the answer then.
         let reply = Box::new(move |result| drop(answers.send(Answer { correlation, index, result })));
         drop(view);
+        if acks == Acks::Leader {
+            self.service.parts.metrics.produce_leader_only();
+        }
         let call = ProduceCall { id, acks, epoch: None, header, bytes, reply };
         self.service.parts.shards.tell(id, ShardInput::Produce(call)).await;
         Ok(())

@@ -1,5 +1,7 @@
 //! The brokers as this listener's clients see them.
 
+use std::collections::BTreeSet;
+
 use baton_core::BrokerId;
 use baton_registry::znode::{BrokerRegistration, Endpoint};
 use kafka_protocol::messages::BrokerId as WireBroker;
@@ -31,6 +33,14 @@ impl KafkaService {
     pub(super) fn nodes(&self) -> Vec<Node> {
         let brokers = self.parts.view.brokers();
         brokers.brokers.iter().filter_map(|(id, live)| self.node_of(*id, &live.registration)).collect()
+    }
+
+    /// Those of them that this broker hears: another one that is registered still may be dead,
+    /// and a client that is sent there loses time.
+    pub(super) fn live_ids(&self) -> BTreeSet<WireBroker> {
+        let brokers = self.parts.view.brokers();
+        let env = self.parts.env.borrow().clone();
+        brokers.brokers.keys().filter(|id| !env.is_gone(**id)).copied().map(wire_id).collect()
     }
 
     pub(super) fn node(&self, broker: BrokerId) -> Option<Node> {

@@ -77,3 +77,51 @@ pub(super) async fn create(
 ) -> Result<v1::TopicReply, Error> {
     ask(call, within, |mut client| async move { client.create_topic(request).await }).await
 }
+
+pub(super) async fn alter(call: &Call, request: v1::AlterTopicRequest, within: Duration) -> Result<(), Error> {
+    ask(call, within, |mut client| async move { client.alter_topic(request).await }).await.map(drop)
+}
+
+pub(super) async fn grow(call: &Call, request: v1::AddPartitionsRequest, within: Duration) -> Result<(), Error> {
+    ask(call, within, |mut client| async move { client.add_partitions(request).await }).await.map(drop)
+}
+
+pub(super) async fn delete(call: &Call, request: v1::DeleteTopicRequest, within: Duration) -> Result<(), Error> {
+    ask(call, within, |mut client| async move { client.delete_topic(request).await }).await.map(drop)
+}
+
+pub(super) async fn reassign(call: &Call, request: v1::ReassignRequest, within: Duration) -> Result<(), Error> {
+    ask(call, within, |mut client| async move { client.reassign(request).await }).await.map(drop)
+}
+
+pub(super) async fn elect_preferred(
+    call: &Call,
+    request: v1::ElectPreferredRequest,
+    within: Duration,
+) -> Result<(), Error> {
+    ask(call, within, |mut client| async move { client.elect_preferred(request).await }).await.map(drop)
+}
+
+pub(super) async fn elect_unclean(
+    call: &Call,
+    request: v1::ElectUncleanRequest,
+    within: Duration,
+) -> Result<(), Error> {
+    ask(call, within, |mut client| async move { client.elect_unclean(request).await }).await.map(drop)
+}
+
+/// Waits a moment until this broker knows of a change that the coordinator has made, so that
+/// the client's next question finds it. Late is no error: other brokers may be later still.
+pub(super) async fn until_seen(call: &Call, seen: impl Fn() -> bool) {
+    const WITHIN: Duration = Duration::from_secs(1);
+    let mut changes = call.parts().view.changes();
+    let waiting = async {
+        loop {
+            changes.mark_unchanged();
+            if seen() || changes.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(WITHIN, waiting).await;
+}

@@ -49,7 +49,7 @@ pub(super) async fn serve(call: &Call, request: MetadataRequest) -> MetadataResp
         create_missing(call, asked).await;
     }
     let nodes = call.service.nodes();
-    let live: BTreeSet<WireBroker> = nodes.iter().map(|node| node.id).collect();
+    let live = call.service.live_ids();
     let topics = match asked {
         None => all_topics(call, &live),
         Some(asked) => asked.iter().map(|one| asked_topic(call, one, &live)).collect(),
@@ -114,6 +114,19 @@ fn asked_topic(call: &Call, asked: &Asked, live: &BTreeSet<WireBroker>) -> Metad
 }
 
 fn describe(call: &Call, topic: &Arc<TopicView>, live: &BTreeSet<WireBroker>) -> MetadataResponseTopic {
+    MetadataResponseTopic::default()
+        .with_name(Some(topic_name(&topic.name)))
+        .with_topic_id(call.service.topic_uuid(topic.id))
+        .with_is_internal(topic.name.starts_with("__"))
+        .with_partitions(partitions_of(call, topic, live))
+}
+
+/// The partitions of a topic, all of them, in their order.
+pub(super) fn partitions_of(
+    call: &Call,
+    topic: &TopicView,
+    live: &BTreeSet<WireBroker>,
+) -> Vec<MetadataResponsePartition> {
     let unknown = |partition: u32| {
         MetadataResponsePartition::default()
             .with_partition_index(i32::try_from(partition).unwrap_or(i32::MAX))
@@ -126,11 +139,7 @@ fn describe(call: &Call, topic: &Arc<TopicView>, live: &BTreeSet<WireBroker>) ->
             *partition = describe_partition(number, &known.state, live);
         }
     }
-    MetadataResponseTopic::default()
-        .with_name(Some(topic_name(&topic.name)))
-        .with_topic_id(call.service.topic_uuid(topic.id))
-        .with_is_internal(topic.name.starts_with("__"))
-        .with_partitions(partitions)
+    partitions
 }
 
 fn describe_partition(number: u32, state: &PartitionState, live: &BTreeSet<WireBroker>) -> MetadataResponsePartition {

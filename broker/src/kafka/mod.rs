@@ -17,7 +17,7 @@
 //! | [`server`] | accepts connections; notes when the advertised address is not reachable |
 //! | [`service`] | what every request needs |
 //! | `address`, `errors`, `names` | brokers, error codes and topic ids as Kafka has them |
-//! | the others | one API each |
+//! | `groups`, `topics`, the others | one API each |
 
 mod address;
 mod admin;
@@ -30,16 +30,16 @@ mod names;
 pub mod server;
 pub mod service;
 pub mod table;
-#[cfg(test)]
-mod tests;
 
 mod api_versions;
 mod describe_cluster;
 mod fetch;
+mod groups;
 mod init_producer_id;
 mod list_offsets;
 mod metadata;
 mod offset_for_leader_epoch;
 mod produce;
+mod topics;
 
 pub use service::KafkaService;

@@ -132,6 +132,9 @@ async fn hand_over(
     let answers = answers.clone();
     // Nobody waits for the answer when the connection is gone, or when none was asked for.
     let reply = Box::new(move |result| drop(answers.send((index, result))));
+    if acks == Acks::Leader {
+        parts.metrics.produce_leader_only();
+    }
     let produce = ProduceCall { id, acks, epoch: None, header, bytes, reply };
     parts.shards.tell(id, ShardInput::Produce(produce)).await;
     Ok(())

@@ -14,7 +14,8 @@ use super::guard::layout::Layout;
 use super::guard::{Malformed, check, layouts};
 use super::service::{Answer, Call, Hangup, decode};
 use super::{
-    api_versions, describe_cluster, fetch, init_producer_id, list_offsets, metadata, offset_for_leader_epoch, produce,
+    api_versions, describe_cluster, fetch, groups, init_producer_id, list_offsets, metadata, offset_for_leader_epoch,
+    produce, topics,
 };
 
 type Serve = fn(Call, Bytes) -> BoxFuture<'static, Result<Answer, Hangup>>;
@@ -69,16 +70,56 @@ apis! {
     1 "Fetch" [4 16] FETCH FetchRequest plain!(fetch::serve);
     2 "ListOffsets" [1 7] LIST_OFFSETS ListOffsetsRequest plain!(list_offsets::serve);
     3 "Metadata" [0 12] METADATA MetadataRequest plain!(metadata::serve);
+    8 "OffsetCommit" [2 9] OFFSET_COMMIT OffsetCommitRequest plain!(groups::offset_commit);
+    9 "OffsetFetch" [1 9] OFFSET_FETCH OffsetFetchRequest plain!(groups::offset_fetch);
+    10 "FindCoordinator" [0 5] FIND_COORDINATOR FindCoordinatorRequest plain!(groups::find_coordinator);
+    11 "JoinGroup" [0 9] JOIN_GROUP JoinGroupRequest plain!(groups::join_group);
+    12 "Heartbeat" [0 4] HEARTBEAT HeartbeatRequest plain!(groups::heartbeat);
+    13 "LeaveGroup" [0 5] LEAVE_GROUP LeaveGroupRequest plain!(groups::leave_group);
+    14 "SyncGroup" [0 5] SYNC_GROUP SyncGroupRequest plain!(groups::sync_group);
+    15 "DescribeGroups" [0 6] DESCRIBE_GROUPS DescribeGroupsRequest plain!(groups::describe_groups);
+    16 "ListGroups" [0 5] LIST_GROUPS ListGroupsRequest plain!(groups::list_groups);
     18 "ApiVersions" [0 4] API_VERSIONS ApiVersionsRequest plain!(api_versions::serve);
+    19 "CreateTopics" [2 7] CREATE_TOPICS CreateTopicsRequest plain!(topics::create_topics);
+    20 "DeleteTopics" [1 6] DELETE_TOPICS DeleteTopicsRequest plain!(topics::delete_topics);
     22 "InitProducerId" [0 4] INIT_PRODUCER_ID InitProducerIdRequest plain!(init_producer_id::serve);
     23 "OffsetForLeaderEpoch" [2 4] OFFSET_FOR_LEADER_EPOCH OffsetForLeaderEpochRequest plain!(offset_for_leader_epoch::serve);
+    32 "DescribeConfigs" [1 4] DESCRIBE_CONFIGS DescribeConfigsRequest plain!(topics::describe_configs);
+    33 "AlterConfigs" [0 2] ALTER_CONFIGS AlterConfigsRequest plain!(topics::alter_configs);
+    37 "CreatePartitions" [0 3] CREATE_PARTITIONS CreatePartitionsRequest plain!(topics::create_partitions);
+    42 "DeleteGroups" [0 2] DELETE_GROUPS DeleteGroupsRequest plain!(groups::delete_groups);
+    43 "ElectLeaders" [0 2] ELECT_LEADERS ElectLeadersRequest plain!(topics::elect_leaders);
+    44 "IncrementalAlterConfigs" [0 1] INCREMENTAL_ALTER_CONFIGS IncrementalAlterConfigsRequest plain!(topics::incremental_alter_configs);
+    45 "AlterPartitionReassignments" [0 0] ALTER_PARTITION_REASSIGNMENTS AlterPartitionReassignmentsRequest plain!(topics::alter_partition_reassignments);
+    46 "ListPartitionReassignments" [0 0] LIST_PARTITION_REASSIGNMENTS ListPartitionReassignmentsRequest plain!(topics::list_partition_reassignments);
+    47 "OffsetDelete" [0 0] OFFSET_DELETE OffsetDeleteRequest plain!(groups::offset_delete);
     60 "DescribeCluster" [0 1] DESCRIBE_CLUSTER DescribeClusterRequest plain!(describe_cluster::serve);
+    75 "DescribeTopicPartitions" [0 0] DESCRIBE_TOPIC_PARTITIONS DescribeTopicPartitionsRequest plain!(topics::describe_topic_partitions);
 }
 
 /// The key of the one request that every version of which is answered.
 pub(super) const API_VERSIONS: i16 = 18;
 
+/// The table of APIs as Markdown, for the documentation.
+#[must_use]
+pub fn render_apis() -> String {
+    let mut text = String::from("| key | API | versions |\n|---|---|---|\n");
+    for api in APIS {
+        text.push_str(&format!("| {} | {} | {} |\n", api.key, api.name, api.versions()));
+    }
+    text
+}
+
 impl Api {
+    /// The versions that clients are told, and those of them that are served.
+    fn versions(&self) -> String {
+        let told = match (self.advertised_min, self.max) {
+            (min, max) if min == max => min.to_string(),
+            (min, max) => format!("{min} to {max}"),
+        };
+        if self.advertised_min == self.min { told } else { format!("{told} (served from {})", self.min) }
+    }
+
     /// The API with this key.
     #[must_use]
     pub fn find(key: i16) -> Option<&'static Self> {

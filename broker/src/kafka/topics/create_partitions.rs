@@ -1,0 +1,64 @@
+//! CreatePartitions: a topic grows. Kafka's administrators know that keys move then.
+
+use std::time::Duration;
+
+use baton_core::{Error, ErrorCode};
+use baton_proto::v1;
+use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
+use kafka_protocol::messages::create_partitions_response::CreatePartitionsTopicResult;
+use kafka_protocol::messages::{CreatePartitionsRequest, CreatePartitionsResponse};
+
+use super::{MANY_MAX, Refusal, told};
+use crate::authorizer::{Resource, Verb};
+use crate::kafka::admin;
+use crate::kafka::service::Call;
+
+pub(in crate::kafka) async fn serve(call: &Call, request: CreatePartitionsRequest) -> CreatePartitionsResponse {
+    let within = call.granted(request.timeout_ms);
+    let mut results = Vec::new();
+    for topic in request.topics.into_iter().take(MANY_MAX) {
+        let result = grow(call, &topic, request.validate_only, within).await;
+        let (code, message) = told(&result);
+        results.push(
+            CreatePartitionsTopicResult::default()
+                .with_name(topic.name)
+                .with_error_code(code)
+                .with_error_message(message),
+        );
+    }
+    CreatePartitionsResponse::default().with_results(results)
+}
+
+async fn grow(
+    call: &Call,
+    topic: &CreatePartitionsTopic,
+    validate_only: bool,
+    within: Duration,
+) -> Result<(), Refusal> {
+    call.authorize(Verb::Alter, Resource::Topic(&topic.name))?;
+    let Some(known) = call.parts().view.topic(&topic.name) else {
+        return Err(Error::new(ErrorCode::UnknownTopic, "there is no such topic").into());
+    };
+    let total = u32::try_from(topic.count).unwrap_or(0);
+    if total <= known.partitions {
+        let cause = format!("the topic has {} partitions; it can only get more", known.partitions);
+        return Err(Error::new(ErrorCode::InvalidPartitions, cause).into());
+    }
+    if topic.assignments.as_ref().is_some_and(|given| !given.is_empty()) {
+        return Err(Refusal::invalid("new partitions are placed by the cluster; move them afterwards"));
+    }
+    if validate_only {
+        return Ok(());
+    }
+    let request = v1::AddPartitionsRequest {
+        name: topic.name.to_string(),
+        total,
+        accept_moved_keys: true,
+        timeout_ms: u32::try_from(within.as_millis()).unwrap_or(u32::MAX),
+        who: admin::who(call),
+    };
+    admin::grow(call, request, within).await?;
+    let grown = || call.parts().view.topic(&topic.name).is_some_and(|topic| topic.partitions >= total);
+    admin::until_seen(call, grown).await;
+    Ok(())
+}
