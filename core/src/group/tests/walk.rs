@@ -124,8 +124,8 @@ impl Walk {
         self.fresh += 1;
         let mut join = new_member(&format!("m{}", self.fresh));
         join.identity = self.who(who);
-        join.must_know_id = who % 2 == 0;
-        join.may_skip_assignment = who % 3 == 0;
+        join.must_know_id = who.is_multiple_of(2);
+        join.may_skip_assignment = who.is_multiple_of(3);
         if self.rng.next(5) == 0 {
             join.protocols.push(Protocol { name: "sticky".to_owned(), metadata: Bytes::new() });
         }
