@@ -24,7 +24,8 @@ fn written(layout: &Layout, version: i16, rng: &mut StdRng) -> Vec<u8> {
 
 impl Scribe<'_> {
     fn fields(&mut self, fields: &[Field]) {
-        for field in fields.iter().filter(|field| field.tag.is_none() && field.is_in(self.version)) {
+        let version = self.version;
+        for field in fields.iter().filter(|field| field.tag.is_none() && field.is_in(version)) {
             self.value(&field.kind);
         }
         if self.flexible {
