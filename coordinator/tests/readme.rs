@@ -1,12 +1,13 @@
-//! The references in README.md are generated from the code's own tables.
+//! The references in README.md and docs/ are generated from the code's own tables.
 //!
 //! `BATON_WRITE_README=1 cargo test -p baton-coordinator --test readme` writes them anew.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test")]
 
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use baton_broker::config::{BrokerConfig, render_reference};
+use baton_broker::kafka::table::render_apis;
 use baton_coordinator::daemon::config::CoordinatorConfig;
 use baton_core::ErrorCode;
 use baton_core::topic::CONFIG_KEYS;
@@ -51,9 +52,20 @@ fn the_references_are_those_of_the_code() {
     ] {
         expected = with_section(&expected, section, &content);
     }
+    compare(&path, "README.md", &readme, &expected);
+}
+
+#[test]
+fn the_table_of_kafkas_apis_is_that_of_the_code() {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/kafka-apis.md");
+    let text = std::fs::read_to_string(&path).unwrap();
+    compare(&path, "docs/kafka-apis.md", &text, &with_section(&text, "kafka apis", &render_apis()));
+}
+
+fn compare(path: &Path, name: &str, found: &str, expected: &str) {
     if std::env::var_os("BATON_WRITE_README").is_some() {
-        std::fs::write(&path, &expected).unwrap();
+        std::fs::write(path, expected).unwrap();
         return;
     }
-    assert!(readme == expected, "README.md is behind the code: run it again with BATON_WRITE_README=1");
+    assert!(found == expected, "{name} is behind the code: run it again with BATON_WRITE_README=1");
 }

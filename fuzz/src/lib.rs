@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`targets::batch`] | record batches, and what is packed into them |
 //! | [`targets::wire`] | frames of peers and requests of clients |
+//! | [`targets::kafka`] | frames and requests of Kafka's clients |
 //! | [`targets::znodes`] | what is in ZooKeeper |
 //! | [`targets::disk`] | keys and values of the log, the witness, snapshots of producers |
 //! | [`targets::text`] | configurations and histories |
@@ -50,6 +51,8 @@ pub const TARGETS: &[Target] = &[
     Target::new("peer", targets::wire::peer),
     Target::new("produce", targets::wire::produce),
     Target::new("requests", targets::wire::requests),
+    Target::new("kafka_frames", targets::kafka::frames),
+    Target::new("kafka_requests", targets::kafka::requests),
     Target::new("znodes", targets::znodes::znodes),
     Target::new("producers", targets::disk::producers),
     Target::new("records", targets::disk::records),

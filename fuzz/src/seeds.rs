@@ -35,6 +35,8 @@ pub fn seeds() -> Vec<(&'static str, Seeds)> {
         ("peer", frames()),
         ("produce", produce()),
         ("requests", requests()),
+        ("kafka_frames", kafka_frames()),
+        ("kafka_requests", kafka_requests()),
         ("znodes", znodes()),
         ("producers", producers()),
         ("records", records()),
@@ -141,6 +143,37 @@ fn requests() -> Seeds {
         ("fetch".to_owned(), [&[0], &fetch.encode_to_vec()[..]].concat()),
         ("create".to_owned(), [&[5], &create.encode_to_vec()[..]].concat()),
     ]
+}
+
+/// A request of each sort of header, one behind the other, and what other protocols begin with.
+fn kafka_frames() -> Seeds {
+    const FRAMES: [(&str, &[u8]); 3] = [
+        ("two", b"\0\0\0\x0c\0\x12\0\x00\0\0\0\x01\0\x02me\0\0\0\x12\0\x12\0\x03\0\0\0\x02\xff\xff\0\x02x\x02y\0\0\0"),
+        ("tls", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"),
+        ("http", b"GET / HTTP/1.1\r\n\r\n"),
+    ];
+    FRAMES.iter().map(|(name, bytes)| ((*name).to_owned(), bytes.to_vec())).collect()
+}
+
+/// Key, version above the lowest, body.
+fn kafka_requests() -> Seeds {
+    let batch = built(Codec::Lz4, Some(idempotent()));
+    let length = i32::try_from(batch.len()).expect("it is small").to_be_bytes();
+    let before = b"\0\x00\xff\xff\xff\xff\0\0\x75\x30\0\0\0\x01\0\x01t\0\0\0\x01\0\0\0\0";
+    let produce = [&before[..], &length[..], &batch[..]].concat();
+    const OTHERS: [(&str, &[u8]); 5] = [
+        ("metadata-1", b"\x03\x01\0\0\0\x01\0\x01t"),
+        ("metadata-12", b"\x03\x0c\x02\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x02t\0\x01\0\0"),
+        ("api-versions-3", b"\x12\x03\x02x\x02y\0"),
+        (
+            "list-offsets-1",
+            b"\x02\x00\xff\xff\xff\xff\0\0\0\x01\0\x01t\0\0\0\x01\0\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff",
+        ),
+        ("delete-groups-2", b"\x2a\x02\x02\x02g\0"),
+    ];
+    let mut seeds: Seeds = OTHERS.iter().map(|(name, bytes)| ((*name).to_owned(), bytes.to_vec())).collect();
+    seeds.push(("produce-3".to_owned(), produce));
+    seeds
 }
 
 /// The golden bytes of the registry's own tests.

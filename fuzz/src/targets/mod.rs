@@ -2,6 +2,7 @@
 
 pub mod batch;
 pub mod disk;
+pub mod kafka;
 pub mod recovery;
 pub mod text;
 pub mod wire;

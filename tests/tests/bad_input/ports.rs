@@ -216,7 +216,8 @@ fn garbage_and_half_open_on_coordinators_ports() {
 fn garbage_and_half_open_on_dev_control_port() {
     watch::begin();
     let dir = tempfile::tempdir().unwrap();
-    let dev = DevCluster::start(DevOptions { dir: dir.path().to_owned(), first_port: free_block(), kafka_port: None }).unwrap();
+    let dev = DevCluster::start(DevOptions { dir: dir.path().to_owned(), first_port: free_block(), kafka_port: None })
+        .unwrap();
     let runtime = crate::harness::runtime("control");
     let address: SocketAddr = format!("127.0.0.1:{}", free_port()).parse().unwrap();
     let serving = runtime.spawn(control::serve(address, Arc::clone(&dev)));

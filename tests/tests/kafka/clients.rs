@@ -1,0 +1,87 @@
+//! Clients of others: each produces, consumes, commits and administers as its users do.
+//!
+//! kcat comes from Debian. The Python clients are run by the interpreter that
+//! `BATON_TEST_PYTHON` names, which has confluent-kafka, kafka-python and aiokafka.
+
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+
+use crate::wire::cluster;
+
+fn finished(what: &str, output: &Output) -> String {
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{what}: {}\n{out}\n{err}", output.status);
+    out.into_owned()
+}
+
+fn kcat(arguments: &[&str], input: &str) -> String {
+    // Nothing may hang for ever.
+    let mut child = Command::new("timeout")
+        .args(["60", "kcat", "-b", &cluster().bootstrap()])
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("`timeout` is installed");
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    finished(&format!("kcat {arguments:?}"), &child.wait_with_output().unwrap())
+}
+
+#[test]
+fn kcat_lists_produces_and_consumes_with_every_codec() {
+    let listed = kcat(&["-L"], "");
+    assert!(listed.contains("3 brokers"), "{listed}");
+    let lines: String = (0..3_000).map(|n| format!("{n}\n")).collect();
+    for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {
+        let topic = format!("kcat-{codec}");
+        kcat(&["-t", &topic, "-P", "-z", codec, "-X", "enable.idempotence=true"], &lines);
+        let read = kcat(&["-t", &topic, "-C", "-e", "-q", "-X", "check.crcs=true"], "");
+        assert_eq!(read, lines, "{codec}");
+    }
+    // A key, headers, and from the middle on.
+    kcat(&["-t", "kcat-keys", "-P", "-K", ":", "-H", "a=1", "-H", "a=2"], "k1:v1\nk2:v2\n");
+    let read = kcat(&["-t", "kcat-keys", "-C", "-e", "-q", "-o", "1", "-f", "%o %k %s %h\n"], "");
+    assert_eq!(read, "1 k2 v2 a=1,a=2\n");
+    let offsets = kcat(&["-Q", "-t", "kcat-keys:0:-1"], "");
+    assert!(offsets.contains("offset 2"), "{offsets}");
+}
+
+#[test]
+fn kcat_reads_in_a_group() {
+    let lines: String = (0..100).map(|n| format!("{n}\n")).collect();
+    kcat(&["-t", "kcat-group", "-P"], &lines);
+    let group = ["-G", "kcat-readers", "-e", "-q", "-X", "auto.offset.reset=earliest", "kcat-group"];
+    assert_eq!(kcat(&group, ""), lines);
+    assert_eq!(kcat(&group, ""), "", "what was committed is not read again");
+}
+
+fn python(script: &str, name: &str) {
+    let Some(interpreter) = std::env::var_os("BATON_TEST_PYTHON") else {
+        eprintln!("BATON_TEST_PYTHON is not set: {name} is not tested");
+        return;
+    };
+    let child = Command::new("timeout")
+        .arg("120")
+        .arg(interpreter)
+        .args(["-c", script, &cluster().bootstrap()])
+        .output()
+        .unwrap();
+    let out = finished(name, &child);
+    assert!(out.trim_end().ends_with("done"), "{out}");
+}
+
+#[test]
+fn confluent_kafka() {
+    python(include_str!("clients/confluent.py"), "confluent-kafka");
+}
+
+#[test]
+fn kafka_python() {
+    python(include_str!("clients/kafka_python.py"), "kafka-python");
+}
+
+#[test]
+fn aiokafka() {
+    python(include_str!("clients/aio.py"), "aiokafka");
+}

@@ -1,0 +1,16 @@
+//! The Kafka listener of a whole cluster, spoken to byte by byte and by the clients of others.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`wire`] | a cluster, and a client that says what it is told to say |
+//! | `versions` | every API in every version that is advertised |
+//! | `bad_input` | what must not be, and the code that Kafka has for it |
+//! | `members` | a group from its first member to its last |
+//! | `clients` | kcat, confluent-kafka, kafka-python, aiokafka |
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod bad_input;
+mod clients;
+mod members;
+mod versions;
+mod wire;
