@@ -8,11 +8,11 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::time::sleep;
 
-use super::Plan;
 use super::site::Site;
 use crate::campaign::ledger::Line;
 use crate::cluster::Storage;
 use crate::disk::DiskKind;
+use crate::plan::Plan;
 
 /// Small memtables, so that tables and blob files are being written when the power goes.
 const STORAGE: Storage = Storage { disk: DiskKind::Layer, log_config: "memtable_bytes = 524288\n" };
@@ -41,7 +41,7 @@ pub async fn run(plan: &Plan) -> anyhow::Result<Vec<Line>> {
     let mut lines = Vec::new();
     let mut site: Option<Site> = None;
     for number in plan.first..plan.first + plan.rounds {
-        if plan.until.is_some_and(|until| tokio::time::Instant::now() > until) {
+        if plan.time_is_up() {
             break;
         }
         let mut current = match site.take() {
@@ -79,7 +79,7 @@ async fn round(site: &mut Site, plan: &Plan, number: u64, line: &mut Line) -> an
         7..9 => Prelude::WhileStarting,
         _ => Prelude::Twice,
     };
-    let fault_at = site.load.now();
+    let fault_at = site.loaded.load.now();
     match prelude {
         Prelude::Nothing => {}
         Prelude::WhileStarting => site.cluster.kill_all_brokers()?,
@@ -94,7 +94,7 @@ async fn round(site: &mut Site, plan: &Plan, number: u64, line: &mut Line) -> an
     line.targets = vec![format!("{prelude:?}: {}", line.targets.join(", "))];
     // What a broker says while its disk fails is not held against it.
     let logs: Vec<u64> = brokers.iter().map(|id| site.log_length(*id)).collect();
-    let end_at = site.load.now();
+    let end_at = site.loaded.load.now();
     let back = site.come_back(line).await;
     for (broker, from) in brokers.iter().zip(logs) {
         let text = site.log_since(*broker, from);
@@ -102,7 +102,7 @@ async fn round(site: &mut Site, plan: &Plan, number: u64, line: &mut Line) -> an
         line.failures.extend(alarms.take(3).map(|alarm| format!("broker {broker}: {alarm}")));
     }
     back?;
-    site.ballast.whole(&site.reader, super::COME_BACK).await?;
+    site.ballast.whole(&site.loaded.reader, super::COME_BACK).await?;
     site.judge(line, fault_at, end_at).await
 }
 

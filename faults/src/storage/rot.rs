@@ -18,14 +18,15 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::time::{Instant, sleep};
 
+use super::COME_BACK;
 use super::ballast::{Ballast, Held};
 use super::site::Site;
-use super::{COME_BACK, Plan};
 use crate::campaign::ledger::Line;
 use crate::campaign::verdict::{read_from_one, read_whole};
 use crate::cluster::Storage;
 use crate::daemon::Signal;
 use crate::disk::DiskKind;
+use crate::plan::Plan;
 
 /// Small memtables, so that there are tables and blob files to be damaged; and every copy is
 /// read once after each start, as fast as can be.
@@ -60,7 +61,7 @@ pub async fn run(plan: &Plan) -> anyhow::Result<Vec<Line>> {
     let mut lines = Vec::new();
     let mut site: Option<Place> = None;
     for number in plan.first..plan.first + plan.rounds {
-        if plan.until.is_some_and(|until| Instant::now() > until) {
+        if plan.time_is_up() {
             break;
         }
         let mut current = match site.take() {
@@ -93,7 +94,7 @@ struct Place {
 impl Place {
     async fn open(plan: &Plan) -> anyhow::Result<Self> {
         let site = Site::open(plan, STORAGE, BALLAST_RECORDS).await?;
-        let alone = Ballast::fill(&site.reader, ALONE, 1, BALLAST_RECORDS).await?;
+        let alone = Ballast::fill(&site.loaded.reader, ALONE, 1, BALLAST_RECORDS).await?;
         Ok(Self { site, alone, spent: false })
     }
 
@@ -113,13 +114,13 @@ impl Place {
     }
 
     async fn one(&mut self, victim: u32, killed: bool, random: &mut StdRng, line: &mut Line) -> anyhow::Result<()> {
-        let fault_at = self.site.load.now();
+        let fault_at = self.site.loaded.load.now();
         self.stop(victim, killed).await?;
         let from = self.site.log_length(victim);
         let done = self.hurt(victim, random)?;
         let how = if killed { "killed" } else { "stopped" };
         line.targets = vec![format!("broker {victim}, {how}, {}", describe(&done))];
-        let end_at = self.site.load.now();
+        let end_at = self.site.loaded.load.now();
         let mut starts = 0;
         let noticed = loop {
             starts += 1;
@@ -134,7 +135,7 @@ impl Place {
         if starts > 1 {
             line.targets[0] += &format!(": started {starts} times");
         }
-        self.site.ballast.whole(&self.site.reader, COME_BACK).await?;
+        self.site.ballast.whole(&self.site.loaded.reader, COME_BACK).await?;
         let alone = self.check_alone(noticed.is_some(), line).await?;
         self.site.judge(line, fault_at, end_at).await?;
         self.compare(victim).await.context("what the broker holds")?;
@@ -160,17 +161,17 @@ impl Place {
     /// afterwards is right; what is not served was reported.
     async fn all(&mut self, random: &mut StdRng, line: &mut Line) -> anyhow::Result<()> {
         self.spent = true;
-        let cut = self.site.load.stop(COME_BACK).await?;
-        let shape = self.site.load.shape().clone();
+        let cut = self.site.loaded.load.stop(COME_BACK).await?;
+        let shape = self.site.loaded.load.shape().clone();
         let history = crate::campaign::verdict::judge(
-            self.site.reader.clone(),
+            self.site.loaded.reader.clone(),
             shape.clone(),
             cut,
-            self.site.chains.clone(),
+            self.site.loaded.chains.clone(),
             COME_BACK,
         );
         let judged = history.await?;
-        crate::campaign::enter(line, &judged);
+        crate::loaded::count(line, &judged);
         let brokers: Vec<u32> = (1..=self.site.cluster.broker_count()).collect();
         let mut from = Vec::new();
         for id in &brokers {
@@ -195,7 +196,7 @@ impl Place {
         while began.elapsed() < PATIENCE {
             refused.clear();
             for ballast in [&self.site.ballast, &self.alone] {
-                for held in ballast.check(&self.site.reader, Duration::from_secs(3)).await {
+                for held in ballast.check(&self.site.loaded.reader, Duration::from_secs(3)).await {
                     match held {
                         Held::Whole => {}
                         Held::Refused { why, .. } => refused.push(why),
@@ -209,7 +210,7 @@ impl Place {
         }
         ensure!(refused.is_empty() || noticed > 0, "refused without a report: {refused:?}");
         // Every record that is served is one that was there; all of them, or it says so.
-        match read_whole(&self.site.reader, &shape, Duration::from_secs(10)).await {
+        match read_whole(&self.site.loaded.reader, &shape, Duration::from_secs(10)).await {
             Ok(held) => {
                 let differing = held.differing(&judged.chains);
                 ensure!(differing.is_empty(), "partitions {differing:?} are others now");
@@ -264,7 +265,7 @@ impl Place {
 
     /// Of what has one copy: whole, or refused after a report. Makes it anew if it is refused.
     async fn check_alone(&mut self, noticed: bool, line: &mut Line) -> anyhow::Result<bool> {
-        let held = self.alone.check(&self.site.reader, Duration::from_secs(4)).await;
+        let held = self.alone.check(&self.site.loaded.reader, Duration::from_secs(4)).await;
         if let Some(Held::Wrong(what)) = held.iter().find(|held| matches!(held, Held::Wrong(_))) {
             bail!("served wrong: {what}");
         }
@@ -279,9 +280,9 @@ impl Place {
 
     /// Everything that this broker holds of what is replicated, read from it.
     async fn compare(&mut self, id: u32) -> anyhow::Result<()> {
-        let (reader, observer) = (&self.site.reader, &self.site.observer);
-        let shape = self.site.load.shape();
-        read_from_one(reader, observer, shape, BrokerId(id), &self.site.chains, COME_BACK).await
+        let (reader, observer) = (&self.site.loaded.reader, &self.site.loaded.observer);
+        let shape = self.site.loaded.load.shape();
+        read_from_one(reader, observer, shape, BrokerId(id), &self.site.loaded.chains, COME_BACK).await
     }
 }
 
