@@ -8,7 +8,7 @@ mod common;
 use baton_faults::campaign::ledger::{Line, Outcome};
 use baton_faults::cluster::Shape;
 use baton_faults::plan::Plan;
-use baton_faults::storage::{power, rot};
+use baton_faults::storage::{errors, power, rot};
 use baton_registry::testing::server::Version;
 
 fn plan(class_path: String, rounds: u64) -> Plan {
@@ -44,8 +44,9 @@ fn all_good(lines: &[Line]) {
 
 /// One after the other: they would take each other's processors.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn power_cuts_and_damage_lose_nothing_and_serve_nothing_wrong() {
+async fn power_cuts_errors_and_damage_lose_nothing_and_serve_nothing_wrong() {
     let Some(class_path) = Version::V3_8.class_path_or_skip() else { return };
     all_good(&power::run(&plan(class_path.clone(), 5)).await.unwrap());
+    all_good(&errors::run(&plan(class_path.clone(), 5)).await.unwrap());
     all_good(&rot::run(&plan(class_path, 6)).await.unwrap());
 }

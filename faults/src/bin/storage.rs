@@ -9,7 +9,7 @@ use baton_faults::campaign::ledger::{self, Outcome};
 use baton_faults::cluster::Shape;
 use baton_faults::flags::{Rounds, Size};
 use baton_faults::plan::Plan;
-use baton_faults::storage::{power, rot};
+use baton_faults::storage::{errors, power, rot};
 use baton_history::version;
 use clap::{Args, Parser, Subcommand};
 
@@ -27,6 +27,8 @@ struct Cli {
 enum Command {
     /// Cut the power of all brokers at once, under load
     Power(Run),
+    /// Let the disk of a running broker fail: syncing, writing, reading
+    Errors(Run),
     /// Flip a bit or overwrite a block in the files of a stopped broker
     Damage(Run),
     /// Sum up the rounds of one version in a ledger
@@ -86,6 +88,10 @@ fn run(command: Command) -> anyhow::Result<bool> {
         Command::Power(of) => {
             let plan = runtime.block_on(async { of.plan() })?;
             (runtime.block_on(power::run(&plan))?, plan.version)
+        }
+        Command::Errors(of) => {
+            let plan = runtime.block_on(async { of.plan() })?;
+            (runtime.block_on(errors::run(&plan))?, plan.version)
         }
         Command::Damage(of) => {
             let plan = runtime.block_on(async { of.plan() })?;

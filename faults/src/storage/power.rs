@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use anyhow::Context;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::time::sleep;
 
+use super::series;
 use super::site::Site;
 use crate::campaign::ledger::Line;
 use crate::cluster::Storage;
@@ -38,37 +38,11 @@ enum Prelude {
 /// # Errors
 /// A cluster cannot be started, or the ledger not be written.
 pub async fn run(plan: &Plan) -> anyhow::Result<Vec<Line>> {
-    let mut lines = Vec::new();
-    let mut site: Option<Site> = None;
-    for number in plan.first..plan.first + plan.rounds {
-        if plan.time_is_up() {
-            break;
-        }
-        let mut current = match site.take() {
-            Some(site) => site,
-            None => Site::open(plan, STORAGE, BALLAST_RECORDS).await.context("a new cluster")?,
-        };
-        let mut line = Line { round: number, faults: vec!["power-cut".to_owned()], ..Line::default() };
-        let result = round(&mut current, plan, number, &mut line).await;
-        current.end_round(&mut line, result);
-        let mut good = plan.keep(&mut line)?;
-        lines.push(line);
-        if good && (current.rounds >= plan.cluster_rounds || number + 1 == plan.first + plan.rounds) {
-            let mut whole = current.finish(number).await;
-            good = plan.keep(&mut whole)?;
-            lines.push(whole);
-        } else if good {
-            site = Some(current);
-            continue;
-        }
-        if !good {
-            eprintln!("    kept: {}", current.cluster.keep().display());
-        }
-    }
-    Ok(lines)
+    series(plan, STORAGE, BALLAST_RECORDS, async |site, number, line| round(site, plan, number, line).await).await
 }
 
 async fn round(site: &mut Site, plan: &Plan, number: u64, line: &mut Line) -> anyhow::Result<()> {
+    line.faults = vec!["power-cut".to_owned()];
     let mut random = StdRng::seed_from_u64(plan.seed_of(number));
     let brokers: Vec<u32> = (1..=site.cluster.broker_count()).collect();
     let sync = Duration::from_millis(random.random_range(1..=SYNC_MS_MAX));
