@@ -26,8 +26,10 @@ impl Load {
         while let Some(what) = orders.recv().await {
             let client = client.clone();
             tokio::spawn(async move {
-                if let Err(error) = change(&client, &what).await {
+                for _ in 0..attempts(&what) {
+                    let Err(error) = change(&client, &what).await else { return };
                     tracing::info!(?what, %error, "the change was refused, or its answer was lost");
+                    tokio::time::sleep(Duration::from_millis(250)).await;
                 }
             });
         }
@@ -58,6 +60,11 @@ impl Load {
             }
         }
     }
+}
+
+/// Whoever believes one copy repeats it: others may have been elected meanwhile.
+fn attempts(what: &What) -> u32 {
+    if matches!(what, What::ElectUnclean { .. }) { 4 } else { 1 }
 }
 
 async fn believe(client: &Client, partition: &PartitionDescription, attempt: u32) {

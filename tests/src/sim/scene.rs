@@ -16,7 +16,7 @@ fn at(at_ms: u64, for_ms: u64, what: What) -> Timed {
 impl Draw {
     /// One of all scenes.
     pub fn scene(&mut self) -> Vec<Timed> {
-        match self.rng.random_range(0..13) {
+        match self.rng.random_range(0..15) {
             0 => self.away_and_back(),
             1 => self.another_minimum(),
             2 => self.full_disks(),
@@ -30,7 +30,8 @@ impl Draw {
             10 => self.cut_off_leader_with_a_tail(),
             11 if self.damages => self.damaged_while_it_leads(),
             11 => self.follower_cannot_keep_up(),
-            _ => self.unclean_while_cut_off(),
+            12 => self.unclean_while_cut_off(),
+            _ => self.last_copy_lost(),
         }
     }
 
@@ -120,6 +121,10 @@ impl Draw {
         let strike = self.pick(&[Strike::Kill, Strike::PowerOff, Strike::Expire, Strike::Isolate], Strike::Kill);
         scene.push(at(self.between(300, 1_500), self.between(300, 3_000), What::ToLeader { place, strike }));
         scene.push(at(self.between(1_500, 4_000), 300, What::ToLeader { place, strike: Strike::Kill }));
+        let (one, other) = self.two_brokers();
+        let (a, b) = (broker_name(one), broker_name(other));
+        scene.push(at(self.between(0, 2_000), self.between(100, 2_500), What::Partition { a, b }));
+        scene.push(at(self.between(0, 3_000), 0, What::ToLeader { place, strike: Strike::Expire }));
         scene
     }
 
@@ -151,9 +156,11 @@ impl Draw {
 
     /// Each leader dies as soon as it has begun, so that the copies tell of several epochs.
     fn leaders_one_after_the_other(&mut self) -> Vec<Timed> {
-        let (place, slow) = (self.place(), self.broker());
-        let mut when = 0;
-        let mut scene = vec![at(0, 6_000, What::SlowDisk { broker: slow, ms: self.between(50, 400) })];
+        let (place, slow, all) = (self.place(), self.broker(), self.chance(0.5));
+        let (mut when, mut scene) = (0, Vec::new());
+        for broker in (1..=self.brokers).filter(|broker| all || *broker == slow) {
+            scene.push(at(0, 6_000, What::SlowDisk { broker, ms: self.between(50, 500) }));
+        }
         for _ in 0..self.between(2, 5) {
             let strike = self.pick(&[Strike::Kill, Strike::PowerOff, Strike::Isolate, Strike::Pause], Strike::Kill);
             scene.push(at(when, self.between(500, 3_000), What::ToLeader { place, strike }));
@@ -174,6 +181,30 @@ impl Draw {
         ];
         if self.chance(0.5) {
             scene.push(at(self.between(2_000, 3_000), 0, self.elect_unclean()));
+        }
+        scene
+    }
+
+    /// The in-sync replicas shrink to one, which goes away; those that come back lack what it
+    /// acknowledged alone, and an operator goes on with one of them. Then it returns.
+    fn last_copy_lost(&mut self) -> Vec<Timed> {
+        let (one, other) = self.two_brokers();
+        let place = Place { topic: Topic::Drafts, partition: self.rng.random_range(0..Topic::Drafts.partitions()) };
+        let strike = self.pick(&[Strike::Kill, Strike::PowerOff, Strike::Isolate], Strike::Kill);
+        let (left, back) = (self.between(800, 1_500), self.between(5_500, 8_000));
+        let mut scene = vec![
+            at(0, left + 600, What::Kill { host: broker_name(one) }),
+            at(0, left + 700, What::Kill { host: broker_name(other) }),
+            at(left, back - left, What::ToLeader { place, strike }),
+            at(left + 400, back - left - 400, What::ToLeader { place, strike }),
+        ];
+        for broker in [one, other] {
+            let asked = self.between(2_500, 4_000);
+            scene.push(at(asked, 0, What::ElectUnclean { partition: place.partition, broker }));
+        }
+        if self.chance(0.3) {
+            scene.push(at(back - 300, 3_000, What::Lag { host: broker_name(one) }));
+            scene.push(at(back + 500, 1_000, What::ToLeader { place, strike: Strike::Kill }));
         }
         scene
     }
