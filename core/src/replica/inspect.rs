@@ -8,7 +8,7 @@ use crate::partition::{Assignment, LeaderId, PartitionState};
 use crate::replica::follower::Follower;
 use crate::replica::isr::PendingWrite;
 use crate::replica::leader::Leader;
-use crate::replica::{Flow, LogTerm, Replica, Role};
+use crate::replica::{Flow, LogTerm, Progress, Replica, Role};
 
 /// How identities are renamed before they enter a fingerprint: two states of a cluster that
 /// differ only in which broker is which get the same one.
@@ -224,5 +224,15 @@ impl Follower {
         3u8.hash(into);
         (names.broker(self.leader), self.epoch).hash(into);
         self.hash_phase(into);
+    }
+}
+
+impl Progress {
+    /// Without its flow's number and without what only its lag depends on.
+    fn fingerprint(&self, names: &impl Names, into: &mut impl Hasher) {
+        names.member(&self.member).hash(into);
+        names.incarnation(self.incarnation).hash(into);
+        (self.mode, self.acked, self.next, self.sent_high_watermark).hash(into);
+        self.unacked.hash(into);
     }
 }
