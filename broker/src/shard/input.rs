@@ -44,14 +44,16 @@ pub struct Produced {
     pub epoch: Epoch,
 }
 
+/// Called once, unless the shard stops first.
+pub type ProduceReply = Box<dyn FnOnce(Result<Produced, Error>) + Send>;
+
 /// One validated batch for one partition.
 pub struct ProduceCall {
     pub id: TopicPartition,
     pub acks: Acks,
     pub header: BatchHeader,
     pub bytes: Bytes,
-    /// Called once, unless the shard stops first.
-    pub reply: Box<dyn FnOnce(Result<Produced, Error>) + Send>,
+    pub reply: ProduceReply,
 }
 
 impl std::fmt::Debug for ProduceCall {
