@@ -78,7 +78,7 @@ presets! {
     open "operator-min2": instant(2, Limits { resigns: 1, uncleans: 1, min_changes: 1, crashes: 1, ..limits(1, 2, 1) }),
     open "reassign-and-resign": instant(1, Limits { reassigns: 1, resigns: 1, ..limits(1, 3, 2) }),
     open "retries": instant(1, Limits { retries: 1, crashes: 1, ..limits(2, 2, 1) }),
-    open "three-epochs": instant(2, Limits { crashes: 1, ..limits(2, 3, 2) }),
+    large "three-epochs": instant(2, Limits { crashes: 1, ..limits(2, 3, 2) }),
 }
 
 const APPENDS: Delays = Delays { appends: true, ..Delays::NONE };
