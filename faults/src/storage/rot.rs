@@ -41,6 +41,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const STARTS_MAX: u32 = 4;
 /// More than a broker takes that has nothing to complain about.
 const READY_WITHIN: Duration = Duration::from_secs(5);
+/// What one says that ends because of what is on its disk.
+const ENDS: [&str; 2] = ["the log cannot go on", "does not start"];
 /// What a broker says that found something.
 const REPORTS: [&str; 5] = ["is damaged", "was set aside", "cannot be read", "Repair {", "written again"];
 
@@ -121,31 +123,47 @@ impl Place {
         let how = if killed { "killed" } else { "stopped" };
         line.targets = vec![format!("broker {victim}, {how}, {}", describe(&done))];
         let end_at = self.site.loaded.load.now();
-        let mut starts = 0;
-        let noticed = loop {
-            starts += 1;
-            match self.until_repaired(victim, from, line).await {
-                Ok(noticed) => break noticed,
-                // Its supervisor starts it again, as it would start any process.
-                Err(_) if self.site.cluster.check_alive().is_err() && starts < STARTS_MAX => {}
-                Err(error) if !self.site.cluster.broker(victim).runs() && starts < STARTS_MAX => drop(error),
-                Err(error) => return Err(error),
+        let mut starts = 1;
+        let (noticed, alone) = loop {
+            match self.repaired(victim, from, line).await {
+                Ok(found) => break found,
+                Err(error) if starts == STARTS_MAX || !self.started_again(line).await? => return Err(error),
+                Err(_) => starts += 1,
             }
         };
-        if starts > 1 {
-            line.targets[0] += &format!(": started {starts} times");
-        }
-        self.site.ballast.whole(&self.site.loaded.reader, COME_BACK).await?;
-        let alone = self.check_alone(noticed.is_some(), line).await?;
         self.site.judge(line, fault_at, end_at).await?;
-        self.compare(victim).await.context("what the broker holds")?;
         let outcome = match (noticed, alone) {
             (Some(what), true) => format!("repaired ({what})"),
             (Some(what), false) => format!("repaired, and the only copy refused ({what})"),
             (None, _) => "no effect".to_owned(),
         };
         line.targets[0] += &format!(": {outcome}");
+        self.started_again(line).await?;
         Ok(())
+    }
+
+    /// Everything is in sync, what is served is right, and the broker holds it. What was
+    /// noticed, and whether the only copies are served.
+    async fn repaired(&mut self, victim: u32, from: u64, line: &mut Line) -> anyhow::Result<(Option<String>, bool)> {
+        let noticed = self.until_repaired(victim, from, line).await?;
+        self.site.ballast.whole(&self.site.loaded.reader, COME_BACK).await?;
+        let alone = self.check_alone(noticed.is_some(), line).await?;
+        self.compare(victim).await.context("what the broker holds")?;
+        Ok((noticed, alone))
+    }
+
+    /// Whether a broker ended because of what is on its disk: its supervisor starts it again, as
+    /// it would start any process. The store reads some damage only when it rewrites its tables,
+    /// which may be rounds later, and a broker whose store has stopped cannot go on.
+    async fn started_again(&mut self, line: &mut Line) -> anyhow::Result<bool> {
+        for (_, how) in self.site.cluster.ended() {
+            ensure!(ENDS.iter().any(|end| how.contains(end)), "{how}");
+        }
+        let all = 1..=self.site.cluster.broker_count();
+        let down: Vec<u32> = all.filter(|id| !self.site.cluster.broker(*id).runs()).collect();
+        line.ended.extend(down.iter().map(|id| format!("broker-{id}")));
+        self.site.cluster.restart()?;
+        Ok(!down.is_empty())
     }
 
     /// Starts the broker, and waits until it has read every copy and everything is in sync.
