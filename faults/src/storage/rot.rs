@@ -147,7 +147,9 @@ impl Place {
     async fn repaired(&mut self, victim: u32, from: u64, line: &mut Line) -> anyhow::Result<(Option<String>, bool)> {
         let noticed = self.until_repaired(victim, from, line).await?;
         self.site.ballast.whole(&self.site.loaded.reader, COME_BACK).await?;
-        let alone = self.check_alone(noticed.is_some(), line).await?;
+        // One that ended has said why, whichever it was.
+        let told = noticed.is_some() || !line.ended.is_empty();
+        let alone = self.check_alone(told, line).await?;
         self.compare(victim).await.context("what the broker holds")?;
         Ok((noticed, alone))
     }
