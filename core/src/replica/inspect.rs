@@ -113,7 +113,8 @@ impl Replica {
         log.lineage.hash(into);
         (self.high_watermark, self.highest_epoch, self.saved_epoch).hash(into);
         // An earlier epoch than the highest one cannot be led in anyway.
-        let given_up = if names.exact() { self.given_up } else { Epoch(u32::from(self.given_up == self.highest_epoch)) };
+        let given_up =
+            if names.exact() { self.given_up } else { Epoch(u32::from(self.given_up == self.highest_epoch)) };
         given_up.hash(into);
         match &self.role {
             Role::Idle => 0u8.hash(into),
