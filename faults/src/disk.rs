@@ -70,9 +70,21 @@ impl Disk {
 
     /// Each sync takes so long, as on a real disk: what comes meanwhile is not synced yet.
     pub fn slow(&self, sync: Duration) {
+        self.heal();
+        self.fail(Fault::SlowFsync(sync));
+    }
+
+    /// Everything on it fails in this way, too, from now on.
+    pub fn fail(&self, fault: Fault) {
+        if let Some(layer) = &self.layer {
+            layer.inject("", fault);
+        }
+    }
+
+    /// Nothing fails any more.
+    pub fn heal(&self) {
         if let Some(layer) = &self.layer {
             layer.heal();
-            layer.inject("", Fault::SlowFsync(sync));
         }
     }
 

@@ -1,6 +1,6 @@
 //! What was sent, what was acknowledged, what was read: everything that a verdict needs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -94,6 +94,8 @@ pub struct History {
     pub base: BTreeMap<u32, u64>,
     /// What is there at the end, by partition, from the base on.
     pub log: BTreeMap<u32, Vec<Stored>>,
+    /// Where each partition ends, once that is known.
+    pub ends: BTreeMap<u32, u64>,
     /// When producing ended: it closes every gap that is still open.
     pub end: Duration,
     /// Errors that the tailing consumer was told.
@@ -115,6 +117,15 @@ impl History {
         (count(|o| matches!(o, Outcome::NotStored(_))), count(|o| matches!(o, Outcome::Unknown(_))))
     }
 
+    /// Takes what was stored late by producers of an earlier round for no record of this one.
+    pub fn disown_strangers(&mut self) {
+        let known: BTreeSet<u32> = self.attempts.iter().map(|attempt| attempt.id.producer).collect();
+        let reads = self.log.values_mut().chain(self.tail.values_mut());
+        for stored in reads.flatten() {
+            stored.id = stored.id.filter(|id| known.contains(&id.producer));
+        }
+    }
+
     /// Adds a later round of the same topic, so that the whole can be checked against what is
     /// there after the last one. Its times go on where the earlier rounds ended.
     pub fn absorb(&mut self, later: &Self) {
@@ -126,6 +137,7 @@ impl History {
             ..attempt.clone()
         }));
         self.end = since + later.end;
+        self.ends.clone_from(&later.ends);
         if self.base.is_empty() {
             self.base.clone_from(&later.base);
         }

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | [`daemon`], [`cluster`] | child processes and the cluster made of them |
 //! | [`load`], [`history`] | producing and consuming, and everything that was promised |
-//! | [`checker`], [`gaps`] | the verdict, and for how long nothing was acknowledged |
+//! | [`events`], [`gaps`] | the same as the history checker takes it; for how long nothing was acknowledged |
 //! | [`observer`] | who leads and who is in sync, sampled |
 //! | [`stage`], [`rows`] | one round under load, and the faults |
 //! | [`coordination`] | a coordinator that dies in the middle of its work |
@@ -14,22 +14,26 @@
 //! | [`results`] | what is kept, and the table |
 //! | [`network`] | every process in a network namespace of its own; what gets lost and slow |
 //! | [`disk`], [`clocks`] | disks that fill up, wall clocks that are moved |
+//! | [`flags`], [`plan`], [`loaded`] | what rounds of a ledger are run with, and the load that they have in common |
 //! | [`storage`] | power cuts of all brokers at once, and damage at rest |
 //! | [`campaign`] | drawn faults, one round after the other, and the ledger of what they showed |
 #![forbid(unsafe_code)]
 
 pub mod campaign;
-pub mod checker;
 pub mod clocks;
 pub mod cluster;
 pub mod coordination;
 pub mod daemon;
 pub mod disk;
+pub mod events;
+pub mod flags;
 pub mod gaps;
 pub mod history;
 pub mod load;
+pub mod loaded;
 pub mod network;
 pub mod observer;
+pub mod plan;
 pub mod results;
 pub mod rows;
 pub mod scale;

@@ -147,7 +147,7 @@ impl Load {
             }
         }
         history.log = read_all(&self.client, &self.shape, &self.base, &ends, within).await?;
-        history.base = self.base;
+        (history.base, history.ends) = (self.base, ends);
         Ok(history)
     }
 }

@@ -276,7 +276,9 @@ impl Site {
         match read.await {
             Ok(log) => {
                 self.history.log = log;
-                judge(&self.history, &mut result);
+                if let Err(error) = judge(&self.history, &mut result) {
+                    result.failures.push(format!("{error:#}"));
+                }
             }
             Err(error) => result.failures.push(format!("{error:#}")),
         }

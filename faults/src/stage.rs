@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Context;
+use baton_history::report::Kind as Anomaly;
 use tokio::time::sleep;
 
-use crate::checker::{Anomaly, check};
 use crate::cluster::Cluster;
+use crate::events::check;
 use crate::gaps::{all_acknowledge_again, gaps, reading_gap};
 use crate::history::History;
 use crate::load::{Load, LoadShape};
@@ -162,7 +163,8 @@ impl<'a> Stage<'a> {
             self.failures.push(error.to_string());
         }
         let moves = self.observer.moves() - before;
-        let history = self.load.finish(self.pace.come_back).await?;
+        let mut history = self.load.finish(self.pace.come_back).await?;
+        history.disown_strangers();
         let fault_at = self.fault_at.unwrap_or_default();
         let worst = gaps(&history, fault_at, history.end).first().copied();
         let ends = self.phases.iter().skip(1).map(|(_, at)| *at).chain([history.end]);
@@ -195,21 +197,25 @@ impl<'a> Stage<'a> {
             failures: self.failures,
             ..RoundResult::default()
         };
-        judge(&history, &mut result);
+        judge(&history, &mut result)?;
         Ok((result, history))
     }
 }
 
 /// Adds what the checker finds.
-pub fn judge(history: &History, result: &mut RoundResult) {
-    let verdict = check(history);
-    result.lost = verdict.count(Anomaly::Lost);
-    result.reordered = verdict.count(Anomaly::Reordered);
-    result.duplicates = verdict.count(Anomaly::Duplicate);
-    for (anomaly, found) in verdict.0 {
+///
+/// # Errors
+/// The history contradicts itself: a defect of the harness.
+pub fn judge(history: &History, result: &mut RoundResult) -> anyhow::Result<()> {
+    let report = check(history)?;
+    result.lost = report.count(Anomaly::Lost);
+    result.reordered = report.count(Anomaly::Reordered);
+    result.duplicates = report.count(Anomaly::Duplicate);
+    for (anomaly, found) in &report.anomalies {
         result.anomalies.insert(anomaly.to_string(), found.count);
-        result.notes.extend(found.examples.iter().map(|example| format!("{anomaly}: {example}")));
+        result.notes.extend(found.examples.iter().map(|example| format!("{anomaly}: {}", example.what)));
     }
+    Ok(())
 }
 
 #[must_use]

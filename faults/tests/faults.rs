@@ -3,40 +3,22 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use std::path::Path;
-use std::process::Command;
+mod common;
 
 use baton_faults::cluster::Shape;
 use baton_faults::network::sandbox;
 use baton_faults::results::report;
-use baton_faults::series::{self, Plan, Row, default_program};
+use baton_faults::series::{self, Plan, Row};
 use baton_faults::stage::Pace;
 use baton_registry::testing::process::bound_to_parent;
 use baton_registry::testing::server::Version;
 use tokio::sync::Mutex;
 
-/// The binary of the same profile, built if it is not there.
-fn program() -> std::path::PathBuf {
-    let program = default_program();
-    if !program.exists() {
-        let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "-p", "baton-coordinator", "--bin", "baton"]).current_dir(env!("CARGO_MANIFEST_DIR"));
-        if let Some(target) = program.ancestors().nth(2).filter(|dir| *dir != Path::new("")) {
-            build.env("CARGO_TARGET_DIR", target);
-        }
-        if program.parent().is_some_and(|dir| dir.ends_with("release")) {
-            build.arg("--release");
-        }
-        assert!(build.status().unwrap().success(), "the binary baton cannot be built");
-    }
-    program
-}
-
 /// One round of a fault.
 async fn survives(row: Row) {
     let Some(class_path) = Version::V3_8.class_path_or_skip() else { return };
     let shape = Shape {
-        program: program(),
+        program: common::program(),
         class_path,
         zookeepers: 3,
         brokers: 3,
@@ -89,7 +71,11 @@ async fn a_campaign_in_namespaces_finds_nothing() {
         "--rounds",
         "12",
     ]);
-    campaign.args(["--partitions", "12", "--rate", "40", "--dir"]).arg(dir.path()).arg("--baton").arg(program());
+    campaign
+        .args(["--partitions", "12", "--rate", "40", "--dir"])
+        .arg(dir.path())
+        .arg("--baton")
+        .arg(common::program());
     let out = campaign.output().unwrap();
     let (said, told) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
     assert!(out.status.success(), "{}\n{told}\n{said}", out.status);

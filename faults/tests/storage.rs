@@ -3,35 +3,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use std::path::Path;
-use std::process::Command;
+mod common;
 
 use baton_faults::campaign::ledger::{Line, Outcome};
 use baton_faults::cluster::Shape;
-use baton_faults::series::default_program;
-use baton_faults::storage::{Plan, power, rot};
+use baton_faults::plan::Plan;
+use baton_faults::storage::{errors, power, rot};
 use baton_registry::testing::server::Version;
-
-/// The binary of the same profile, built if it is not there.
-fn program() -> std::path::PathBuf {
-    let program = default_program();
-    if !program.exists() {
-        let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "-p", "baton-coordinator", "--bin", "baton"]).current_dir(env!("CARGO_MANIFEST_DIR"));
-        if let Some(target) = program.ancestors().nth(2).filter(|dir| *dir != Path::new("")) {
-            build.env("CARGO_TARGET_DIR", target);
-        }
-        if program.parent().is_some_and(|dir| dir.ends_with("release")) {
-            build.arg("--release");
-        }
-        assert!(build.status().unwrap().success(), "the binary baton cannot be built");
-    }
-    program
-}
 
 fn plan(class_path: String, rounds: u64) -> Plan {
     let shape = Shape {
-        program: program(),
+        program: common::program(),
         class_path,
         zookeepers: 1,
         brokers: 3,
@@ -62,8 +44,9 @@ fn all_good(lines: &[Line]) {
 
 /// One after the other: they would take each other's processors.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn power_cuts_and_damage_lose_nothing_and_serve_nothing_wrong() {
+async fn power_cuts_errors_and_damage_lose_nothing_and_serve_nothing_wrong() {
     let Some(class_path) = Version::V3_8.class_path_or_skip() else { return };
     all_good(&power::run(&plan(class_path.clone(), 5)).await.unwrap());
+    all_good(&errors::run(&plan(class_path.clone(), 5)).await.unwrap());
     all_good(&rot::run(&plan(class_path, 6)).await.unwrap());
 }

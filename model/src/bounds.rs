@@ -118,6 +118,12 @@ impl Bounds {
         self.replicas == 3 && limits.reassigns == 0 && limits.disk_losses + limits.damages <= 1
     }
 
+    /// Whether leaders ever look at their followers without a message.
+    #[must_use]
+    pub fn has_ticks(&self) -> bool {
+        self.ticks || self.limits.isolations > 0
+    }
+
     /// Brokers of the cluster: one stands by if there may be a reassignment.
     #[must_use]
     pub fn brokers(&self) -> usize {

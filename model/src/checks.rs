@@ -42,7 +42,7 @@ impl World<'_> {
         let Some(record) = node.image().at(offset) else {
             return Err(Violation::new(5, format!("broker {broker} commits {offset}, which it does not have")));
         };
-        let confirmed = process.replica.confirmed_members().unwrap_or_default();
+        let confirmed = self.confirmed;
         if confirmed < process.replica.min_insync() {
             return Err(Violation::new(12, format!("broker {broker} commits {offset} with {confirmed} in sync")));
         }

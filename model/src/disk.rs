@@ -35,7 +35,7 @@ pub struct Image {
 }
 
 /// A change of the log that is under way.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum LogOp {
     SaveEpoch(Epoch),
     Append { term: LogTerm, records: Vec<Record> },
@@ -65,6 +65,11 @@ impl Image {
     pub fn at(&self, offset: u64) -> Option<Record> {
         let index = offset.checked_sub(self.start.0)?;
         self.records.get(usize::try_from(index).ok()?).copied()
+    }
+
+    /// Without the high watermark: a process that runs knows a later one.
+    pub fn fingerprint(&self, into: &mut impl Hasher) {
+        (self.start, &self.records, self.epoch, self.generation).hash(into);
     }
 
     pub fn apply(&mut self, op: &LogOp) {

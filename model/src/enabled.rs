@@ -10,6 +10,7 @@ use crate::model::Replication;
 use crate::names;
 use crate::network::Link;
 use crate::node::{Node, Process};
+use crate::registry::Write;
 use crate::state::{State, Used};
 
 pub fn enabled(model: &Replication, state: &State, out: &mut Vec<Action>) {
@@ -22,7 +23,7 @@ pub fn enabled(model: &Replication, state: &State, out: &mut Vec<Action>) {
             None => dead(limits, state, node, out),
         }
         let session = state.registry.registered[node.place].is_some();
-        if session && used.expiries < limits.expiries {
+        if session && used.expiries < limits.expiries && expiry_matters(model, state, node) {
             out.push(Action::Expire(node.broker()));
         }
         if used.uncleans < limits.uncleans && may_be_chosen(state, node) {
@@ -34,6 +35,19 @@ pub fn enabled(model: &Replication, state: &State, out: &mut Vec<Action>) {
         out.extend(others.map(Action::SetMin));
     }
     reassignments(limits, state, out);
+}
+
+/// A session that ends takes its writes with it, and a leader's place in the queue. Whoever
+/// neither leads nor is named as leader only reads and elects no more until it is back, as it
+/// might do with its session, too; but a write that lets it in, or hands over to it, is refused.
+/// So it is enough if such a session ends while such a write is under way.
+fn expiry_matters(model: &Replication, state: &State, node: &Node) -> bool {
+    let broker = node.broker();
+    let registry = &state.registry;
+    let leads = node.leads() || registry.state.leader.is_some_and(|leader| leader.broker == broker);
+    let needs =
+        |w: &Write| w.from == broker || w.toward == Some(broker) || w.joining.iter().any(|m| m.broker == broker);
+    !model.reduced || leads || registry.writes.iter().any(needs)
 }
 
 fn deliveries(model: &Replication, state: &State, out: &mut Vec<Action>) {
@@ -146,11 +160,13 @@ fn leading(model: &Replication, state: &State, node: &Node, process: &Process, r
 
 /// What the detector says matters only where it makes the leader write at once. Later it would
 /// come to the same as after the answer; and a leader that does not know the latest state
-/// could as well have written before that state came to be.
+/// could as well have written before that state came to be. Once no change of the in-sync
+/// replicas may be carried out any more, no opinion asks for one.
 fn opinions(model: &Replication, state: &State, node: &Node, process: &Process, out: &mut Vec<Action>) {
     let Some(known) = process.replica.known() else { return };
     let waits = process.replica.awaited_attempt().is_some();
-    if waits || known.version != state.registry.version || model.bounds.limits.isr_changes == 0 {
+    let spent = state.used.isr_changes >= model.bounds.limits.isr_changes;
+    if waits || known.version != state.registry.version || spent {
         return;
     }
     let isr = &known.state.isr;

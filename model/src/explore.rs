@@ -1,15 +1,14 @@
 //! Visits every state within the bounds, and tells how a broken promise came about.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use stateright::{Checker, HasDiscoveries, Model};
+use stateright::Model;
 
 use crate::action::Action;
 use crate::bounds::Bounds;
-use crate::depth;
-use crate::heal;
 use crate::model::Replication;
 use crate::network;
+use crate::search;
 use crate::state::{State, Violation};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,17 +21,18 @@ pub enum Order {
 #[derive(Clone, Copy, Debug)]
 pub struct Effort {
     pub order: Order,
-    pub threads: usize,
     pub seconds: u64,
     /// States beyond this many steps are not visited.
     pub depth_max: Option<usize>,
-    /// Breadth first only: so many steps are tried. (Its clock stands still with one thread.)
+    /// So many steps are tried.
     pub states_max: Option<usize>,
+    /// Whether a state that was reached with less of the limits used up stands for one with more.
+    pub dominance: bool,
 }
 
 impl Default for Effort {
     fn default() -> Self {
-        Self { order: Order::Breadth, threads: 1, seconds: 60, depth_max: None, states_max: None }
+        Self { order: Order::Breadth, seconds: 60, depth_max: None, states_max: None, dominance: true }
     }
 }
 
@@ -55,69 +55,35 @@ pub struct Report {
     pub trail: Option<Trail>,
     /// What a run should have reached and did not.
     pub unreached: Vec<&'static str>,
+    /// What was remembered of the states, without those that waited.
+    pub bytes: usize,
+    pub waiting_max: usize,
+    /// Different brokers, registries and ledgers at the end.
+    pub parts: usize,
+    /// How many states are this many steps away.
+    pub levels: Vec<usize>,
 }
 
 #[must_use]
 pub fn explore(bounds: Bounds, effort: &Effort) -> Report {
-    let began = Instant::now();
-    let limit = Duration::from_secs(effort.seconds);
-    if effort.order == Order::Depth {
-        return depth::search(&Replication::new(bounds), limit, effort.depth_max);
-    }
-    let mut builder = Replication::new(bounds)
-        .checker()
-        .threads(effort.threads)
-        .finish_when(HasDiscoveries::AnyFailures)
-        .timeout(limit);
-    if let Some(depth) = effort.depth_max {
-        builder = builder.target_max_depth(depth);
-    }
-    if let Some(states) = effort.states_max {
-        builder = builder.target_state_count(states);
-    }
-    report(&builder.spawn_bfs().join(), began, limit, effort)
+    explore_from(bounds, &[], effort)
 }
 
-fn report(checker: &impl Checker<Replication>, began: Instant, limit: Duration, effort: &Effort) -> Report {
-    let elapsed = began.elapsed();
-    let model = checker.model();
-    let mut trail: Option<Trail> = None;
-    let mut unreached = Vec::new();
-    for property in model.properties() {
-        let Some(path) = checker.discovery(property.name) else {
-            if property.expectation == stateright::Expectation::Sometimes {
-                unreached.push(property.name);
-            }
-            continue;
-        };
-        if property.expectation == stateright::Expectation::Sometimes {
-            continue;
-        }
-        let last = path.last_state().clone();
-        let found = Trail { property: property.name, actions: path.into_actions(), violation: why(model, &last) };
-        if trail.as_ref().is_none_or(|known| known.actions.len() > found.actions.len()) {
-            trail = Some(found);
-        }
+/// Begins where the steps of `start` lead.
+///
+/// # Panics
+/// If one of them cannot happen.
+#[must_use]
+pub fn explore_from(bounds: Bounds, start: &[Action], effort: &Effort) -> Report {
+    let model = Replication::new(bounds);
+    let mut state = model.initial();
+    for action in start {
+        let mut possible = Vec::new();
+        model.actions(&state, &mut possible);
+        assert!(possible.contains(action), "`{action}` cannot happen, only {possible:?}");
+        state = model.next_state(&state, *action).expect("a step that can happen leads somewhere");
     }
-    Report {
-        unique: checker.unique_state_count(),
-        generated: checker.state_count(),
-        depth: checker.max_depth(),
-        elapsed,
-        exhausted: elapsed < limit
-            && trail.is_none()
-            && effort.depth_max.is_none()
-            && effort.states_max.is_none_or(|max| checker.state_count() < max),
-        trail,
-        unreached,
-    }
-}
-
-fn why(model: &Replication, state: &State) -> Box<Violation> {
-    match &state.violation {
-        Some(violation) => violation.clone(),
-        None => heal::heal(model, state).err().unwrap_or_else(|| Violation::new(11, "it recovers on second sight")),
-    }
+    search::search(&model, state, start, effort)
 }
 
 /// The steps in words, each with what it delivered.

@@ -118,10 +118,8 @@ impl World<'_> {
     }
 
     pub fn open_session(&mut self, place: usize) {
-        // A number matters only as another one than that of the last election.
-        let last = self.model.bounds.limits.epochs.max(2);
         let node = self.node(place);
-        node.sessions = (node.sessions + 1).min(last);
+        node.sessions += 1;
         let registration = Registration { session: node.sessions, disk: node.disk };
         if let Some(process) = &mut node.process {
             process.connected = true;

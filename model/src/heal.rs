@@ -19,21 +19,26 @@ pub const EPOCHS: usize = 12;
 const ROUND_MS: u64 = 250;
 const ROUNDS_MAX: u64 = 160;
 
-/// Whether this state is one of those that are looked at, and stands still.
+/// Whether this state does not stand still, or is not one of those that are looked at.
 pub fn recovers(model: &Replication, state: &State) -> bool {
-    if state.violation.is_some() {
-        return true;
+    check(model, state).is_ok()
+}
+
+/// Heals the state if it is one of those that are looked at.
+///
+/// # Errors
+/// What goes wrong then.
+pub fn check(model: &Replication, state: &State) -> Checked {
+    if state.violation.is_none() && (is_sampled(model, state) || is_last(model, state)) {
+        return heal(model, state);
     }
-    if !is_sampled(model, state) && !is_last(model, state) {
-        return true;
-    }
-    heal(model, state).is_ok()
+    Ok(())
 }
 
 #[must_use]
 pub fn is_sampled(model: &Replication, state: &State) -> bool {
     let one_in = u64::from(model.bounds.heal_one_in);
-    one_in > 0 && state.fingerprint.is_multiple_of(one_in)
+    one_in > 0 && state.core.is_multiple_of(one_in)
 }
 
 /// Nothing can happen any more within the bounds.

@@ -13,13 +13,12 @@
 //! | [`state`], [`names`], [`hasher`] | states, and when two of them are the same |
 //! | [`node`], [`disk`], [`network`], [`registry`], [`records`] | the surroundings |
 //! | [`presets`], [`mutants`] | the runs that are made, with every rule and without each |
-//! | [`explore`], [`depth`], [`walk`] | breadth or depth first, and random walks |
+//! | [`explore`], [`search`], [`visited`], [`walk`] | breadth or depth first, and random walks |
 #![forbid(unsafe_code)]
 
 pub mod action;
 pub mod bounds;
 pub mod checks;
-pub mod depth;
 pub mod disk;
 pub mod enabled;
 pub mod explore;
@@ -34,6 +33,9 @@ pub mod node;
 pub mod presets;
 pub mod records;
 pub mod registry;
+pub mod search;
+pub mod shared;
 pub mod state;
 pub mod step;
+pub mod visited;
 pub mod walk;

@@ -18,7 +18,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Visit every state within the bounds of a preset, depth first.
+    /// Visit every state within the bounds of a preset. Fails on a violation, and if a preset
+    /// that is promised to be exhausted is not.
     Exhaust {
         /// Which one; all of them if none is named.
         #[arg(long)]
@@ -28,9 +29,12 @@ enum Command {
         /// No further than this many steps.
         #[arg(long)]
         depth: Option<usize>,
-        /// Breadth first: the shortest way to a violation, for more memory.
+        /// Depth first: less memory, and more states that are visited again with less used up.
         #[arg(long)]
-        breadth: bool,
+        deep_first: bool,
+        /// Also how many states are how many steps away.
+        #[arg(long)]
+        levels: bool,
     },
     /// Walk at random within wide bounds.
     Walk {
@@ -69,9 +73,9 @@ fn main() -> ExitCode {
     // A panic of the core is a finding, which is told with the way that led there.
     std::panic::set_hook(Box::new(|_| {}));
     match Arguments::parse().command {
-        Command::Exhaust { preset, seconds, depth, breadth } => {
-            let order = if breadth { Order::Breadth } else { Order::Depth };
-            exhaust(preset.as_deref(), &Effort { order, seconds, depth_max: depth, ..Effort::default() })
+        Command::Exhaust { preset, seconds, depth, deep_first, levels } => {
+            let order = if deep_first { Order::Depth } else { Order::Breadth };
+            exhaust(preset.as_deref(), &Effort { order, seconds, depth_max: depth, ..Effort::default() }, levels)
         }
         Command::Walk { seed, count, steps, min_insync, reassign, unclean } => {
             let mut bounds = Bounds { min_insync, ..mutants::walk_bounds() };
@@ -87,31 +91,35 @@ fn main() -> ExitCode {
     }
 }
 
-fn exhaust(name: Option<&str>, effort: &Effort) -> ExitCode {
+fn exhaust(name: Option<&str>, effort: &Effort, levels: bool) -> ExitCode {
     let chosen: Vec<&Preset> = presets::PRESETS.iter().filter(|p| name.is_none_or(|name| p.name == name)).collect();
     if chosen.is_empty() {
         eprintln!("there is no such preset; see `model list`");
         return ExitCode::from(2);
     }
     println!("{:<24} {:>12} {:>13} {:>6} {:>9}  result", "preset", "states", "steps", "depth", "seconds");
-    let mut broken = false;
+    let mut failed = false;
     for preset in chosen {
         let bounds = (preset.bounds)();
         let report = explore(bounds, effort);
         let result = match (&report.trail, report.exhausted) {
             (Some(_), _) => "VIOLATED",
             (None, true) => "exhausted",
-            (None, false) => "not exhausted",
+            (None, false) if preset.promised => "NOT EXHAUSTED, and promised to be",
+            (None, false) => "not exhausted, nor promised to be",
         };
+        failed |= report.trail.is_some() || (preset.promised && !report.exhausted);
         let (states, steps, depth) = (report.unique, report.generated, report.depth);
         let seconds = report.elapsed.as_secs_f64();
         println!("{:<24} {states:>12} {steps:>13} {depth:>6} {seconds:>9.1}  {result}", preset.name);
+        if levels {
+            println!("  {:?}; {} MB, and {} states waited", report.levels, report.bytes >> 20, report.waiting_max);
+        }
         if let Some(trail) = &report.trail {
-            broken = true;
             tell(bounds, trail);
         }
     }
-    if broken { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 fn walks(bounds: Bounds, seed: u64, count: u64, steps: usize) -> ExitCode {

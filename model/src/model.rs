@@ -5,7 +5,7 @@ use std::sync::Arc;
 use baton_core::election::ElectionConfig;
 use baton_core::ids::{BrokerId, Epoch};
 use baton_core::partition::{Assignment, PartitionState};
-use baton_core::replica::{Env, Health, Input, Peer, ReplicaConfig};
+use baton_core::replica::{Env, Health, Input, Mutations, Peer, ReplicaConfig};
 use stateright::{Model, Property};
 
 use crate::action::Action;
@@ -26,6 +26,8 @@ pub struct Replication {
     pub config: ReplicaConfig,
     pub election: ElectionConfig,
     pub renamings: &'static [Renaming],
+    /// Whether what no later step reads is left out of fingerprints, or dropped.
+    pub reduced: bool,
 }
 
 impl Replication {
@@ -42,8 +44,22 @@ impl Replication {
             config: ReplicaConfig { mutations: bounds.mutations, ..ReplicaConfig::default() },
             election: ElectionConfig { mutations: bounds.mutations, ..ElectionConfig::default() },
             renamings: Renaming::all(bounds.symmetric()),
+            reduced: true,
             bounds,
         }
+    }
+
+    /// The same without reductions of the state.
+    #[must_use]
+    pub fn plain(bounds: Bounds) -> Self {
+        Self { reduced: false, renamings: Renaming::all(false), ..Self::new(bounds) }
+    }
+
+    /// Whether a number of a flow is only ever compared with the follower's own, where no message
+    /// is under way: not if a rule about flows may be off.
+    #[must_use]
+    pub fn compares_flows(&self) -> bool {
+        self.reduced && self.bounds.mutations == Mutations::default()
     }
 
     /// Broker 1 leads in epoch 1, everybody is in sync, and nothing is under way.
@@ -62,7 +78,6 @@ impl Replication {
                 stable: crate::disk::Image::default(),
                 damaged: false,
                 process: None,
-                digests: Vec::new(),
             })
         });
         let nodes: Vec<Arc<Node>> = nodes.collect();
@@ -79,7 +94,6 @@ impl Replication {
             registered: [None; BROKERS_MAX],
             candidates: Vec::new(),
             writes: Vec::new(),
-            digests: Vec::new(),
         };
         let state = State {
             nodes,
@@ -89,6 +103,7 @@ impl Replication {
             used: Used::default(),
             min_insync: self.bounds.min_insync,
             violation: None,
+            core: 0,
             fingerprint: 0,
         };
         let mut world = World::new(self, state);

@@ -1,9 +1,12 @@
 //! The rules of the protocol, each with a run that notices when it is gone.
 
+use baton_core::ids::BrokerId;
 use baton_core::replica::{Mutation, Mutations};
 
+use crate::action::Action;
 use crate::bounds::{Bounds, Delays, Limits, Outside};
-use crate::explore::{Effort, Order, Report, Trail, explore};
+use crate::explore::{Effort, Order, Report, Trail, explore_from};
+use crate::network::Link;
 use crate::walk;
 
 /// A rule that is switched off, and within which bounds that is looked for.
@@ -16,6 +19,9 @@ pub struct Mutant {
     pub off: &'static [Mutation],
     pub outside: Outside,
     pub bounds: fn() -> Bounds,
+    /// Steps from the initial state to where the search begins: a history that would take a
+    /// search from the beginning too long. Each is one that can happen.
+    pub start: &'static [Action],
     pub how: How,
 }
 
@@ -48,7 +54,7 @@ impl Mutant {
         match self.how {
             How::Breadth(states) => {
                 let effort = Effort { order: Order::Breadth, states_max: Some(states), ..Effort::default() };
-                let Report { trail, unique, .. } = explore(self.bounds(), &effort);
+                let Report { trail, unique, .. } = explore_from(self.bounds(), self.start, &effort);
                 trail.map(|trail| Found { trail, seed: None, states: unique })
             }
             How::Walks(count, steps) => {
@@ -110,7 +116,7 @@ fn anything() -> Bounds {
 
 macro_rules! mutant {
     ($name:literal, $rule:literal, [$($off:ident),*], $bounds:expr, $how:expr) => {
-        Mutant { name: $name, rule: $rule, off: &[$(Mutation::$off),*], outside: KEPT, bounds: || $bounds, how: $how }
+        Mutant { name: $name, rule: $rule, off: &[$(Mutation::$off),*], outside: KEPT, bounds: || $bounds, start: &[], how: $how }
     };
 }
 
@@ -190,6 +196,7 @@ pub const MUTANTS: &[Mutant] = &[
         off: &[],
         outside: Outside { election_below_min: true, ..KEPT },
         bounds: || quick(2, limits(1, 3, 0)),
+        start: &[],
         how: STEPS,
     },
     mutant!(
@@ -255,6 +262,7 @@ pub const MUTANTS: &[Mutant] = &[
         off: &[],
         outside: Outside { lost_disk_keeps_identity: true, ..KEPT },
         bounds: || quick(1, Limits { crashes: 1, disk_losses: 1, ..limits(1, 1, 0) }),
+        start: &[],
         how: STEPS,
     },
     Mutant {
@@ -263,6 +271,7 @@ pub const MUTANTS: &[Mutant] = &[
         off: &[],
         outside: Outside { damage_unnoticed: true, ..KEPT },
         bounds: || quick(1, Limits { crashes: 1, damages: 1, ..limits(1, 1, 0) }),
+        start: &[],
         how: STEPS,
     },
     mutant!(
@@ -286,35 +295,100 @@ pub const MUTANTS: &[Mutant] = &[
     ),
 ];
 
-/// Rules whose breach takes three epochs and many steps: looked for by long runs only.
-pub const DEEP: &[Mutant] = &[
-    mutant!(
-        "forget-highest-epoch",
-        "a follower says Hello after the highest epoch is durable",
-        [ForgetHighestEpoch],
-        Bounds {
-            lazy_disks: true,
-            late_reads: true,
-            delays: Delays { appends: true, ..Delays::NONE },
-            ..quick(1, Limits { crashes: 1, ..limits(1, 3, 1) })
-        },
-        How::Walks(1_000_000, 60)
-    ),
-    mutant!(
-        "ack-without-epoch-and-flow",
-        "an acknowledgement counts in its epoch (or flow) only",
-        [AckWithoutEpoch, AckWithoutFlow],
-        Bounds { reorders: true, delays: Delays { replies: false, ..Delays::ALL }, ..quick(3, limits(1, 3, 0)) },
-        How::Walks(1_000_000, 40)
-    ),
-    mutant!(
-        "handshake-without-epoch",
-        "a Hello, its answer and what follows belong to one epoch",
-        [HelloWithoutEpoch, ReplyWithoutEpoch, AppendWithoutEpoch, AckWithoutEpoch],
-        Bounds { reorders: true, delays: Delays::ALL, ..quick(2, limits(1, 2, 0)) },
-        How::Walks(1_000_000, 40)
-    ),
+const B1: BrokerId = BrokerId(1);
+const B2: BrokerId = BrokerId(2);
+const B3: BrokerId = BrokerId(3);
+
+const fn live(from: BrokerId, to: BrokerId) -> Link {
+    Link { from, to, catch_up: false }
+}
+
+/// Record 1 of epoch 1 is on brokers 1 and 2. Broker 3 was elected without it, in epoch 2, but
+/// serves nobody yet; broker 2 leads in epoch 3 and commits it alone. Broker 1 joins, forgets
+/// epoch 3 in a crash, and finds broker 3.
+const LEADER_OF_ANOTHER_PAST: &[Action] = &[
+    Action::Produce(B1),
+    Action::Deliver(live(B1, B2)),
+    Action::Sync(B1),
+    Action::Sync(B2),
+    Action::Elect(B3),
+    Action::Learn(B3, 2),
+    Action::Learn(B2, 2),
+    Action::Elect(B2),
+    Action::Learn(B2, 3),
+    Action::Sync(B2),
+    Action::Sync(B2),
 ];
+
+/// Broker 2 acknowledged record 1 in epoch 1, and cut it off for broker 3 in epoch 2. Its
+/// acknowledgement is still under way when broker 1, with the record, leads again in epoch 3.
+const LATE_ACKNOWLEDGEMENT: &[Action] = &[
+    Action::Produce(B1),
+    Action::Deliver(live(B1, B2)),
+    Action::Elect(B3),
+    Action::Learn(B3, 2),
+    Action::Learn(B2, 2),
+    Action::Deliver(live(B2, B3)),
+    Action::Learn(B1, 2),
+    Action::Elect(B1),
+    Action::Learn(B1, 3),
+    Action::Learn(B2, 3),
+    Action::Overtake(live(B2, B1), 1),
+    Action::Overtake(live(B2, B1), 1),
+];
+
+/// Rules whose breach takes three epochs and many steps: looked for from the middle of the
+/// history in which they matter.
+pub const DEEP: &[Mutant] = &[
+    Mutant {
+        start: LEADER_OF_ANOTHER_PAST,
+        ..mutant!(
+            "forget-highest-epoch",
+            "a follower says Hello after the highest epoch is durable",
+            [ForgetHighestEpoch],
+            Bounds {
+                lazy_disks: true,
+                late_reads: true,
+                forgets_high_watermark: true,
+                delays: Delays { appends: true, ..Delays::NONE },
+                ..quick(1, Limits { crashes: 1, ..limits(1, 3, 1) })
+            },
+            How::Breadth(1_000_000)
+        )
+    },
+    Mutant {
+        start: LATE_ACKNOWLEDGEMENT,
+        ..mutant!(
+            "ack-without-epoch-and-flow",
+            "an acknowledgement counts in its epoch (or flow) only",
+            [AckWithoutEpoch, AckWithoutFlow],
+            late_acknowledgement(),
+            How::Breadth(1_000_000)
+        )
+    },
+    Mutant {
+        start: LATE_ACKNOWLEDGEMENT,
+        ..mutant!(
+            "handshake-without-epoch",
+            "a Hello, its answer and what follows belong to one epoch (or flow)",
+            [
+                HelloWithoutEpoch,
+                ReplyWithoutEpoch,
+                ReplyWithoutFlow,
+                AppendWithoutEpoch,
+                AppendWithoutFlow,
+                AckWithoutEpoch,
+                AckWithoutFlow
+            ],
+            late_acknowledgement(),
+            How::Breadth(1_000_000)
+        )
+    },
+];
+
+fn late_acknowledgement() -> Bounds {
+    Bounds { reorders: true, delays: Delays { replies: false, ..Delays::ALL }, ..quick(3, limits(1, 3, 0)) }
+}
 
 /// Checks that others may back up, each for itself.
 pub const BACKED_UP: &[Mutation] = &[

@@ -1,6 +1,8 @@
 //! Identities of the model: a broker's number, and how often it began anew. Both are packed
 //! into the identifiers of the protocol, so that renaming a broker renames all that is its.
 
+use std::cell::Cell;
+
 use baton_core::ids::{BrokerId, CandidateSeq, DiskId, Incarnation};
 use baton_core::replica::Names;
 
@@ -64,31 +66,136 @@ impl Renaming {
     pub fn place(&self, index: usize) -> usize {
         usize::from(self.to[index])
     }
-
-    fn unpack(&self, packed: u64) -> u64 {
-        let index = (packed & 0xff) as usize;
-        packed & !0xff | (u64::from(self.to[index - 1]) + 1)
-    }
 }
 
-impl Names for Renaming {
+/// Serial numbers above this one are never met within bounds that are exhausted.
+const SERIALS: usize = 32;
+
+/// Which serial numbers of disks, processes and sessions anybody remembers, one bit each.
+#[derive(Clone, Debug, Default)]
+pub struct Remembered {
+    disks: [Cell<u32>; BROKERS_MAX],
+    incarnations: [Cell<u32>; BROKERS_MAX],
+    candidates: [Cell<u32>; BROKERS_MAX],
+}
+
+fn note(kind: &[Cell<u32>; BROKERS_MAX], packed: u64) {
+    let (index, serial) = ((packed & 0xff) as usize - 1, packed >> 8);
+    kind[index].set(kind[index].get() | 1 << serial.min(SERIALS as u64 - 1));
+}
+
+/// Takes part in hashing only to see which identities there are.
+impl Names for Remembered {
     fn broker(&self, broker: BrokerId) -> BrokerId {
-        BrokerId(u32::from(self.to[index(broker)]) + 1)
+        broker
     }
 
     fn disk(&self, disk: DiskId) -> DiskId {
-        DiskId(u128::from(self.unpack(disk.0 as u64)))
+        note(&self.disks, disk.0 as u64);
+        disk
     }
 
     fn incarnation(&self, incarnation: Incarnation) -> Incarnation {
-        Incarnation(self.unpack(incarnation.0))
+        note(&self.incarnations, incarnation.0);
+        incarnation
     }
 
     fn candidate(&self, candidate: CandidateSeq) -> CandidateSeq {
-        CandidateSeq(self.unpack(candidate.0 as u64) as i64)
+        note(&self.candidates, candidate.0 as u64);
+        candidate
     }
 
     fn sorted(&self) -> bool {
-        self.sorted
+        false
+    }
+
+    fn exact(&self) -> bool {
+        false
+    }
+
+    fn ticks(&self) -> bool {
+        false
+    }
+}
+
+impl Places for Remembered {
+    fn place(&self, index: usize) -> usize {
+        index
+    }
+
+    fn compares_flows(&self) -> bool {
+        true
+    }
+}
+
+/// Names that know the places of a state's array, too.
+pub trait Places: Names {
+    fn place(&self, index: usize) -> usize;
+
+    /// Whether a number of a flow is only ever compared with the follower's own.
+    fn compares_flows(&self) -> bool;
+}
+
+/// How a state is hashed: brokers renamed, and each serial number replaced by its rank among
+/// those that anybody remembers, as they are only compared with each other.
+#[derive(Clone, Debug)]
+pub struct Canon<'a> {
+    pub renaming: Renaming,
+    /// None: serial numbers are hashed as they are.
+    pub remembered: Option<&'a Remembered>,
+    pub ticks: bool,
+    pub compares_flows: bool,
+}
+
+impl Canon<'_> {
+    fn unpack(&self, packed: u64, kind: impl Fn(&Remembered) -> &[Cell<u32>; BROKERS_MAX]) -> u64 {
+        let (index, serial) = ((packed & 0xff) as usize - 1, packed >> 8);
+        let rank = match self.remembered {
+            Some(remembered) if serial < SERIALS as u64 - 1 => {
+                u64::from((kind(remembered)[index].get() & ((1 << serial) - 1)).count_ones())
+            }
+            _ => serial,
+        };
+        rank << 8 | (self.renaming.place(index) as u64 + 1)
+    }
+}
+
+impl Names for Canon<'_> {
+    fn broker(&self, broker: BrokerId) -> BrokerId {
+        BrokerId(self.renaming.place(index(broker)) as u32 + 1)
+    }
+
+    fn disk(&self, disk: DiskId) -> DiskId {
+        DiskId(u128::from(self.unpack(disk.0 as u64, |r| &r.disks)))
+    }
+
+    fn incarnation(&self, incarnation: Incarnation) -> Incarnation {
+        Incarnation(self.unpack(incarnation.0, |r| &r.incarnations))
+    }
+
+    fn candidate(&self, candidate: CandidateSeq) -> CandidateSeq {
+        CandidateSeq(self.unpack(candidate.0 as u64, |r| &r.candidates) as i64)
+    }
+
+    fn sorted(&self) -> bool {
+        self.renaming.sorted
+    }
+
+    fn exact(&self) -> bool {
+        self.remembered.is_none()
+    }
+
+    fn ticks(&self) -> bool {
+        self.ticks
+    }
+}
+
+impl Places for Canon<'_> {
+    fn place(&self, index: usize) -> usize {
+        self.renaming.place(index)
+    }
+
+    fn compares_flows(&self) -> bool {
+        self.compares_flows
     }
 }

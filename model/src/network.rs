@@ -7,8 +7,7 @@ use baton_core::replica::{Flow, HelloReply, HelloVerdict, Message, Names, Replic
 
 use crate::bounds::Delays;
 use crate::disk::Record;
-use crate::hasher::Digest;
-use crate::names::{Renaming, index};
+use crate::names::index;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cargo {
@@ -32,7 +31,7 @@ impl Link {
     }
 
     #[must_use]
-    pub fn renamed(&self, names: &Renaming) -> Self {
+    pub fn renamed(&self, names: &impl Names) -> Self {
         Self { from: names.broker(self.from), to: names.broker(self.to), catch_up: self.catch_up }
     }
 }
@@ -40,22 +39,9 @@ impl Link {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packet {
     pub cargo: Cargo,
-    /// Under each renaming.
-    digests: Vec<u64>,
 }
 
 impl Packet {
-    #[must_use]
-    pub fn new(cargo: Cargo, renamings: &[Renaming]) -> Self {
-        let digests = renamings.iter().map(|names| digest(&cargo, names)).collect();
-        Self { cargo, digests }
-    }
-
-    #[must_use]
-    pub fn digest(&self, renaming: usize) -> u64 {
-        self.digests[renaming]
-    }
-
     /// Whether it waits on the network until it is chosen.
     #[must_use]
     pub fn delayed(&self, delays: &Delays) -> bool {
@@ -96,26 +82,27 @@ impl Packet {
     }
 }
 
-fn digest(cargo: &Cargo, names: &Renaming) -> u64 {
-    let mut digest = Digest::default();
-    let into = &mut digest;
-    match cargo {
-        Cargo::Opened => 0u8.hash(into),
-        Cargo::Carries(Message::Announce(m)) => (1u8, m.epoch, names.leader(&m.leader)).hash(into),
-        Cargo::Carries(Message::Hello(m)) => {
-            (2u8, m.epoch, names.member(&m.member), names.incarnation(m.incarnation)).hash(into);
-            (&m.lineage, m.end).hash(into);
-        }
-        Cargo::Carries(Message::HelloReply(m)) => (3u8, m.epoch, &m.verdict).hash(into),
-        Cargo::Carries(Message::Append(m)) => {
-            (4u8, m.epoch, m.base, m.previous_epoch, m.high_watermark).hash(into);
-            m.batches.iter().for_each(|batch| (batch.base, Record::of(batch)).hash(into));
-        }
-        Cargo::Carries(Message::Ack(m)) => {
-            (5u8, m.epoch, names.member(&m.member), names.incarnation(m.incarnation), m.durable_end).hash(into);
+impl Packet {
+    /// Without the number of its flow.
+    pub fn fingerprint(&self, names: &impl Names, into: &mut impl Hasher) {
+        match &self.cargo {
+            Cargo::Opened => 0u8.hash(into),
+            Cargo::Carries(Message::Announce(m)) => (1u8, m.epoch, names.broker(m.leader.broker)).hash(into),
+            Cargo::Carries(Message::Hello(m)) => {
+                (2u8, m.epoch, names.member(&m.member), names.incarnation(m.incarnation)).hash(into);
+                (&m.lineage, m.end).hash(into);
+            }
+            Cargo::Carries(Message::HelloReply(m)) => (3u8, m.epoch, &m.verdict).hash(into),
+            Cargo::Carries(Message::Append(m)) => {
+                (4u8, m.epoch, m.base, m.previous_epoch, m.high_watermark).hash(into);
+                m.batches.len().hash(into);
+                m.batches.iter().for_each(|batch| (batch.base, Record::of(batch)).hash(into));
+            }
+            Cargo::Carries(Message::Ack(m)) => {
+                (5u8, m.epoch, names.member(&m.member), names.incarnation(m.incarnation), m.durable_end).hash(into);
+            }
         }
     }
-    digest.finish()
 }
 
 /// One line, for people.

@@ -4,14 +4,14 @@ use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
 
 use baton_core::ids::{BrokerId, Incarnation, Member};
-use baton_core::replica::{Names, Replica, RoleView};
+use baton_core::replica::{Replica, RoleView};
 
 use crate::disk::{Image, LogOp};
-use crate::hasher::Digest;
-use crate::names::{self, Renaming};
+use crate::names::{self, Places};
+use crate::registry::Registry;
 
 /// A running broker's copy of the partition.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Process {
     pub replica: Replica,
     pub incarnation: Incarnation,
@@ -27,7 +27,7 @@ pub struct Process {
     pub silent: u8,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Node {
     pub place: usize,
     /// Counts the disks that this broker has had.
@@ -40,8 +40,6 @@ pub struct Node {
     /// Found damaged, to be noticed by the next process.
     pub damaged: bool,
     pub process: Option<Process>,
-    /// Under each renaming.
-    pub digests: Vec<u64>,
 }
 
 impl Node {
@@ -74,19 +72,20 @@ impl Node {
         self.process.as_ref().is_some_and(Process::leads)
     }
 
-    pub fn seal(&mut self, renamings: &[Renaming]) {
-        self.digests = renamings.iter().map(|names| self.digest(names)).collect();
-    }
-
-    fn digest(&self, names: &Renaming) -> u64 {
-        let mut digest = Digest::default();
-        let into = &mut digest;
-        (self.disk, self.starts, self.sessions, self.damaged).hash(into);
-        self.stable.hash(into);
-        if let Some(process) = &self.process {
-            process.fingerprint(names, into);
+    /// Everything that decides what it will do, as the registry is now.
+    pub fn fingerprint(&self, registry: &Registry, names: &impl Places, into: &mut impl Hasher) {
+        names.member(&self.member()).hash(into);
+        names.incarnation(self.incarnation()).hash(into);
+        self.damaged.hash(into);
+        self.stable.fingerprint(into);
+        if names.exact() {
+            (self.disk, self.starts, self.sessions, self.stable.high_watermark).hash(into);
         }
-        digest.finish()
+        match &self.process {
+            // A process knows a later one, and leaves its own behind when it dies.
+            None => self.stable.high_watermark.hash(into),
+            Some(process) => process.fingerprint(registry, names, into),
+        }
     }
 }
 
@@ -101,10 +100,10 @@ impl Process {
         self.silent & 1 << place == 0
     }
 
-    fn fingerprint(&self, names: &Renaming, into: &mut impl Hasher) {
+    fn fingerprint(&self, registry: &Registry, names: &impl Places, into: &mut impl Hasher) {
         self.replica.fingerprint(names, into);
-        names.incarnation(self.incarnation).hash(into);
-        (self.connected, self.reads).hash(into);
+        self.hash_known(registry, names, into);
+        self.connected.hash(into);
         let mut silent = 0u8;
         for place in 0..names::BROKERS_MAX {
             silent |= (self.silent >> place & 1) << names.place(place);
@@ -117,7 +116,34 @@ impl Process {
         }
         // The log is what is durable and what is under way.
         if self.ops.is_empty() {
-            self.image.hash(into);
+            self.image.fingerprint(into);
         }
+    }
+
+    /// What it read of the registry. Unless reads are late, the next one shows the latest state:
+    /// then a broker that does not lead needs of an older one only what the rules for
+    /// truncation and for candidates ask for.
+    fn hash_known(&self, registry: &Registry, names: &impl Places, into: &mut impl Hasher) {
+        let Some(known) = self.replica.known() else {
+            return (0u8, self.reads).hash(into);
+        };
+        let role = self.replica.role();
+        let (leads, idle) = (self.leads(), role == RoleView::Idle);
+        if names.exact() || registry.remembers() {
+            (1u8, known.version, self.reads).hash(into);
+            return names.hash_state(&known.state, into);
+        }
+        let latest = known.version == registry.version;
+        // Reading the same again matters to a leader, or to who looks for a role.
+        (latest, self.reads && (leads || (idle && latest))).hash(into);
+        if latest {
+            return;
+        }
+        if leads || self.replica.yields(0) {
+            return names.hash_state(&known.state, into);
+        }
+        let in_sync = known.state.in_isr(&self.replica.member());
+        let behind = known.state.epoch < self.replica.epoch();
+        (in_sync, behind, known.state.last_unclean_epoch).hash(into);
     }
 }

@@ -4,11 +4,11 @@
 use std::hash::{Hash, Hasher};
 
 use baton_core::election::Candidate;
-use baton_core::ids::{BrokerId, Incarnation, Member};
+use baton_core::ids::{BrokerId, CandidateSeq, DiskId, Generation, Incarnation, Member};
 use baton_core::partition::{PartitionState, VersionedState};
-use baton_core::replica::{Attempt, Names, WriteKind, WriteOutcome};
+use baton_core::replica::{Attempt, WriteKind, WriteOutcome};
 
-use crate::names::{BROKERS_MAX, Renaming, index};
+use crate::names::{BROKERS_MAX, Places, index};
 
 /// A broker's node in the registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -20,7 +20,7 @@ pub struct Registration {
 }
 
 /// A change of the partition's state that a leader asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Write {
     pub from: BrokerId,
     pub incarnation: Incarnation,
@@ -39,7 +39,7 @@ pub struct Write {
     pub forgotten: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Registry {
     pub state: PartitionState,
     pub version: i32,
@@ -48,20 +48,9 @@ pub struct Registry {
     pub registered: [Option<Registration>; BROKERS_MAX],
     pub candidates: Vec<Candidate>,
     pub writes: Vec<Write>,
-    /// Under each renaming.
-    pub digests: Vec<u64>,
 }
 
 impl Registry {
-    pub fn seal(&mut self, renamings: &[Renaming]) {
-        let digest = |names| {
-            let mut digest = crate::hasher::Digest::default();
-            self.fingerprint(names, &mut digest);
-            digest.finish()
-        };
-        self.digests = renamings.iter().map(digest).collect();
-    }
-
     #[must_use]
     pub fn latest(&self) -> VersionedState {
         VersionedState { state: self.state.clone(), version: self.version }
@@ -75,6 +64,12 @@ impl Registry {
         }
         let (version, state) = self.earlier.iter().find(|(v, _)| *v == version)?;
         Some(VersionedState { state: state.clone(), version: *version })
+    }
+
+    /// Whether a late read may show an earlier state.
+    #[must_use]
+    pub fn remembers(&self) -> bool {
+        !self.earlier.is_empty()
     }
 
     pub fn replace(&mut self, state: PartitionState, remember: bool) {
@@ -119,16 +114,29 @@ impl Registry {
         self.registered[place].is_some_and(|r| crate::names::disk(place, r.disk) == member.disk)
     }
 
-    fn fingerprint(&self, names: &Renaming, into: &mut impl Hasher) {
-        self.version.hash(into);
+    /// Whether this write, which is not carried out yet, will be turned down for its version:
+    /// versions only rise.
+    #[must_use]
+    pub fn is_doomed(&self, write: &Write) -> bool {
+        write.outcome.is_none() && write.expected_version != self.version && write.expected_version != -1
+    }
+
+    /// Without the writes under way. Of versions it matters only whether they are the latest,
+    /// unless earlier states may still be read.
+    pub fn fingerprint(&self, names: &impl Places, into: &mut impl Hasher) {
         names.hash_state(&self.state, into);
+        if names.exact() || self.remembers() {
+            self.version.hash(into);
+        }
         for (version, state) in &self.earlier {
             version.hash(into);
             names.hash_state(state, into);
         }
         let mut registered = [None; BROKERS_MAX];
         for (at, registration) in self.registered.iter().enumerate() {
-            registered[names.place(at)] = *registration;
+            registered[names.place(at)] = registration.map(|r| {
+                (names.candidate(crate::names::candidate(at, r.session)), names.disk(crate::names::disk(at, r.disk)))
+            });
         }
         registered.hash(into);
         let renamed = |c: &Candidate| Candidate {
@@ -136,31 +144,46 @@ impl Registry {
             member: names.member(&c.member),
             incarnation: names.incarnation(c.incarnation),
         };
-        let mut candidates: Vec<Candidate> = self.candidates.iter().map(renamed).collect();
-        candidates.sort_unstable();
-        candidates.hash(into);
-        let mut writes: Vec<u64> = self.writes.iter().map(|w| w.fingerprint(names)).collect();
-        writes.sort_unstable();
-        writes.hash(into);
+        let mut candidates: [Candidate; 8] = [NOBODY; 8];
+        let count = self.candidates.len().min(candidates.len());
+        for (to, from) in candidates.iter_mut().zip(&self.candidates) {
+            *to = renamed(from);
+        }
+        candidates[..count].sort_unstable();
+        self.candidates.len().hash(into);
+        candidates[..count].hash(into);
     }
 }
 
+const NOBODY: Candidate = Candidate {
+    seq: CandidateSeq(0),
+    member: Member { broker: BrokerId(0), disk: DiskId(0), generation: Generation(0) },
+    incarnation: Incarnation(0),
+};
+
 impl Write {
-    /// Its attempt is left out: whether it is the one that the leader waits for enters the
-    /// fingerprint of the whole state.
-    fn fingerprint(&self, names: &Renaming) -> u64 {
-        let mut digest = crate::hasher::Digest::default();
-        let into = &mut digest;
+    /// Instead of its attempt: whether its leader waits for it. Of one that will be turned down
+    /// only that matters.
+    pub fn fingerprint(&self, registry: &Registry, awaited: bool, names: &impl Places, into: &mut impl Hasher) {
         names.broker(self.from).hash(into);
         names.incarnation(self.incarnation).hash(into);
-        (self.session, self.kind, self.expected_version, self.outcome, self.forgotten).hash(into);
-        // Once it happened only the answer counts.
-        if self.outcome.is_none() {
+        (self.kind, self.forgotten, awaited).hash(into);
+        let doomed = registry.is_doomed(self);
+        doomed.hash(into);
+        match self.outcome {
+            Some(WriteOutcome::Done { version }) if !names.exact() => (1u8, version == registry.version).hash(into),
+            Some(outcome) => (2u8, outcome).hash(into),
+            None => 3u8.hash(into),
+        }
+        if names.exact() {
+            (self.session, self.expected_version).hash(into);
+        }
+        if self.outcome.is_none() && (!doomed || names.exact()) {
+            names.candidate(crate::names::candidate(crate::names::index(self.from), self.session)).hash(into);
             names.hash_state(&self.state, into);
             self.min_insync.hash(into);
             names.hash_members(&self.joining, into);
             self.toward.map(|b| names.broker(b)).hash(into);
         }
-        digest.finish()
     }
 }

@@ -7,14 +7,15 @@ use std::sync::Arc;
 use baton_core::ids::{Epoch, Offset};
 
 use crate::disk::Record;
-use crate::hasher::Digest;
-use crate::names::{BROKERS_MAX, Renaming, index};
+use crate::hasher::{Digest, Nothing};
+use crate::model::Replication;
+use crate::names::{BROKERS_MAX, Canon, Places, Remembered, index};
 use crate::network::{Link, Packet};
-use crate::node::Node;
-use crate::registry::Registry;
+use crate::node::{Node, Process};
+use crate::registry::{Registry, Write};
 
 /// What was promised so far.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Ledger {
     /// The committed records, one per offset.
     pub committed: Vec<Record>,
@@ -87,6 +88,9 @@ pub struct State {
     /// `min.insync.replicas` as it is configured.
     pub min_insync: u8,
     pub violation: Option<Box<Violation>>,
+    /// Of everything but how much of the limits is used up.
+    pub core: u64,
+    /// Of everything.
     pub fingerprint: u64,
 }
 
@@ -105,33 +109,52 @@ impl PartialEq for State {
 
 impl State {
     /// The smallest fingerprint over all renamings.
-    pub fn seal(&mut self, renamings: &[Renaming]) {
-        let each = renamings.iter().enumerate().map(|(at, names)| self.digest(at, names));
-        self.fingerprint = each.min().unwrap_or_default();
-    }
-
-    fn digest(&self, renaming: usize, names: &Renaming) -> u64 {
-        let mut digest = Digest::default();
-        let into = &mut digest;
-        let mut nodes = [0; BROKERS_MAX];
-        for node in &self.nodes {
-            nodes[names.place(node.place)] = node.digests[renaming];
+    pub fn seal(&mut self, model: &Replication) {
+        let remembered = Remembered::default();
+        if model.reduced {
+            self.hash_parts(&remembered, &mut [Nothing; BROKERS_MAX + 1]);
         }
-        nodes.hash(into);
-        self.registry.digests[renaming].hash(into);
-        self.hash_network(renaming, names, into);
-        self.hash_flows(names, into);
-        self.hash_awaited(names, into);
-        self.hash_ledger(names, into);
-        self.used.hash(into);
-        self.min_insync.hash(into);
-        self.violation.as_ref().map(|v| v.invariant).hash(into);
-        digest.finish()
+        let each = model.renamings.iter().map(|renaming| {
+            let remembered = model.reduced.then_some(&remembered);
+            let ticks = model.bounds.has_ticks();
+            let names = Canon { renaming: *renaming, remembered, ticks, compares_flows: model.compares_flows() };
+            let mut parts = [Digest::default(); BROKERS_MAX + 1];
+            self.hash_parts(&names, &mut parts);
+            let mut all = Digest::default();
+            parts.iter().for_each(|part| part.finish().hash(&mut all));
+            all.finish()
+        });
+        self.core = each.min().unwrap_or_default();
+        let mut all = Digest::default();
+        (self.core, &self.used).hash(&mut all);
+        self.fingerprint = all.finish();
     }
 
-    fn hash_network(&self, renaming: usize, names: &Renaming, into: &mut impl Hasher) {
-        let mut links: Vec<(Link, u64)> =
-            self.network.iter().map(|(link, packet)| (link.renamed(names), packet.digest(renaming))).collect();
+    /// One part for each broker, in the order of their new names, and one for what they share.
+    fn hash_parts<H: Hasher>(&self, names: &impl Places, parts: &mut [H; BROKERS_MAX + 1]) {
+        for node in &self.nodes {
+            node.fingerprint(&self.registry, names, &mut parts[names.place(node.place)]);
+        }
+        let into = &mut parts[BROKERS_MAX];
+        self.registry.fingerprint(names, into);
+        self.hash_writes(names, into);
+        self.hash_network(names, into);
+        self.hash_flows(names, into);
+        self.hash_ledger(names, into);
+        (self.used.writes, self.used.retries, self.min_insync).hash(into);
+        self.violation.as_ref().map(|v| v.invariant).hash(into);
+    }
+
+    fn hash_network(&self, names: &impl Places, into: &mut impl Hasher) {
+        if self.network.is_empty() {
+            return 0usize.hash(into);
+        }
+        let packet = |packet: &Packet| {
+            let mut digest = Digest::default();
+            packet.fingerprint(names, &mut digest);
+            digest.finish()
+        };
+        let mut links: Vec<(Link, u64)> = self.network.iter().map(|(l, p)| (l.renamed(names), packet(p))).collect();
         // Stable: the order on each stream is kept.
         links.sort_by_key(|(link, _)| *link);
         links.hash(into);
@@ -139,7 +162,7 @@ impl State {
 
     /// Of the numbers of a follower's flows only the order matters: each is replaced by its
     /// rank among those that anybody remembers.
-    fn hash_flows(&self, names: &Renaming, into: &mut impl Hasher) {
+    fn hash_flows(&self, names: &impl Places, into: &mut impl Hasher) {
         let mut flows = Flows::default();
         for node in &self.nodes {
             let Some(process) = &node.process else { continue };
@@ -159,34 +182,60 @@ impl State {
             let follower = index(if by_sender { link.from } else { link.to });
             flows.note(follower, 100 + slot as u64 * 100 + positions[slot], flow.0);
         }
+        // Without messages under way nothing compares a leader's number but with the follower's.
+        let coarse = self.network.is_empty() && names.compares_flows();
         let mut hashes = [0; BROKERS_MAX];
         for place in 0..BROKERS_MAX {
-            hashes[names.place(place)] = flows.digest(place);
+            hashes[names.place(place)] = flows.digest(place, coarse);
         }
         hashes.hash(into);
     }
 
-    /// Which of the writes under way their leaders still wait for.
-    fn hash_awaited(&self, names: &Renaming, into: &mut impl Hasher) {
-        let mut awaited: Vec<(u32, i32, bool)> = Vec::new();
-        for write in self.registry.writes.iter().filter(|w| !w.forgotten) {
-            let node = &self.nodes[index(write.from)];
-            let waits = |p: &crate::node::Process| {
-                p.incarnation == write.incarnation && p.replica.awaited_attempt() == Some(write.attempt)
-            };
-            let broker = u32::from(names.place(node.place) as u8);
-            awaited.push((broker, write.expected_version, node.process.as_ref().is_some_and(waits)));
+    /// The writes under way, and which of them their leaders still wait for.
+    fn hash_writes(&self, names: &impl Places, into: &mut impl Hasher) {
+        let mut hashes = [0; 16];
+        let mut rest = Digest::default();
+        for (at, write) in self.registry.writes.iter().enumerate() {
+            let mut digest = Digest::default();
+            write.fingerprint(&self.registry, self.is_awaited(write), names, &mut digest);
+            match hashes.get_mut(at) {
+                Some(slot) => *slot = digest.finish(),
+                None => digest.finish().hash(&mut rest),
+            }
         }
-        awaited.sort_unstable();
-        awaited.hash(into);
+        hashes.sort_unstable();
+        (hashes, rest.finish()).hash(into);
     }
 
-    fn hash_ledger(&self, names: &Renaming, into: &mut impl Hasher) {
+    /// Whether the leader that asked for a write still waits for its answer.
+    #[must_use]
+    pub fn is_awaited(&self, write: &Write) -> bool {
+        let process = self.nodes[index(write.from)].process.as_ref();
+        let waits =
+            |p: &Process| p.incarnation == write.incarnation && p.replica.awaited_attempt() == Some(write.attempt);
+        !write.forgotten && process.is_some_and(waits)
+    }
+
+    /// Of an earlier leader whose process is gone it matters only that there was one; of what
+    /// was shown, the most up to each epoch.
+    fn hash_ledger(&self, names: &impl Places, into: &mut impl Hasher) {
         self.ledger.committed.hash(into);
         for (epoch, place, start) in &self.ledger.leaders {
-            (epoch, names.place(*place), start).hash(into);
+            let node = &self.nodes[*place];
+            let lives = node.process.is_some() && node.starts == *start;
+            let who = (lives || names.exact()).then(|| names.place(*place));
+            (epoch, who).hash(into);
+            if names.exact() {
+                start.hash(into);
+            }
         }
-        self.ledger.shown.hash(into);
+        let mut most = None;
+        for (epoch, offset) in &self.ledger.shown {
+            if names.exact() || most < Some(*offset) {
+                most = Some(*offset);
+                (epoch, offset).hash(into);
+            }
+        }
         self.ledger.abandoned.hash(into);
     }
 }
@@ -215,13 +264,18 @@ impl Flows {
         }
     }
 
-    fn digest(&mut self, follower: usize) -> u64 {
+    /// Coarse: whether a number is the follower's own.
+    fn digest(&mut self, follower: usize, coarse: bool) -> u64 {
         let numbers = &mut self.numbers[follower][..self.count[follower]];
         numbers.sort_unstable();
+        let own = numbers.first().filter(|(holder, _)| *holder == 0).map(|(_, flow)| *flow);
         let mut digest = Digest::default();
         self.rest.hash(&mut digest);
         for (holder, flow) in numbers.iter() {
-            let rank = numbers.iter().filter(|(_, other)| other < flow).count();
+            let rank = match coarse {
+                true => usize::from(Some(*flow) == own),
+                false => numbers.iter().filter(|(_, other)| other < flow).count(),
+            };
             (holder, rank).hash(&mut digest);
         }
         digest.finish()

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use baton_core::election::{Decision, Elector, View};
 use baton_core::ids::{BrokerId, CandidateSeq};
 use baton_core::partition::{LeaderId, VersionedState};
-use baton_core::replica::{Effect, Env, Health, Input, Message, RequestId, RoleView, Stream, WriteOutcome};
+use baton_core::replica::{Attempt, Effect, Env, Health, Input, Message, RequestId, RoleView, Stream, WriteOutcome};
 
 use crate::action::Action;
 use crate::disk::{LogOp, Record};
@@ -29,14 +29,15 @@ pub struct World<'a> {
     pub state: State,
     /// While faults heal, time passes.
     pub healing_ms: Option<u64>,
+    /// How many members counted towards the minimum when the last input was taken.
+    pub confirmed: usize,
     touched: u8,
-    registry_touched: bool,
 }
 
 impl<'a> World<'a> {
     #[must_use]
     pub fn new(model: &'a Replication, state: State) -> Self {
-        Self { model, state, healing_ms: None, touched: 0, registry_touched: false }
+        Self { model, state, healing_ms: None, confirmed: 0, touched: 0 }
     }
 
     pub fn node(&mut self, place: usize) -> &mut Node {
@@ -49,23 +50,13 @@ impl<'a> World<'a> {
     }
 
     pub fn registry(&mut self) -> &mut Registry {
-        self.registry_touched = true;
         Arc::make_mut(&mut self.state.registry)
     }
 
     /// The state after the step.
     #[must_use]
     pub fn finish(mut self) -> State {
-        let renamings = self.model.renamings;
-        for place in 0..self.state.nodes.len() {
-            if self.touched & 1 << place != 0 {
-                Arc::make_mut(&mut self.state.nodes[place]).seal(renamings);
-            }
-        }
-        if self.registry_touched {
-            Arc::make_mut(&mut self.state.registry).seal(renamings);
-        }
-        self.state.seal(renamings);
+        self.state.seal(self.model);
         self.state
     }
 
@@ -90,6 +81,7 @@ impl<'a> World<'a> {
             fault => self.fault(fault),
         }?;
         self.deliver_at_once()?;
+        self.learn_at_once()?;
         self.tidy();
         self.drop_what_is_void();
         self.check_everything()
@@ -166,6 +158,7 @@ impl<'a> World<'a> {
         let healing = self.healing_ms.is_some();
         let Some(process) = self.process(place) else { return Ok(()) };
         let mut effects = Vec::new();
+        let before = Confirmed::of(process, &input);
         let step = || process.replica.step(input, env, &mut effects);
         if let Err(panic) = catch_unwind(AssertUnwindSafe(step)) {
             return Err(Violation::new(0, message_of(panic.as_ref())));
@@ -173,6 +166,8 @@ impl<'a> World<'a> {
         if !healing {
             process.replica.forget_time();
         }
+        let confirmed = before.then(process);
+        self.confirmed = confirmed;
         for effect in effects {
             self.carry_out(place, effect, inputs)?;
         }
@@ -258,7 +253,7 @@ impl<'a> World<'a> {
     }
 
     pub fn post(&mut self, link: Link, cargo: Cargo) {
-        let packet = Packet::new(cargo, self.model.renamings);
+        let packet = Packet { cargo };
         self.state.network.push((link, Arc::new(packet)));
     }
 
@@ -287,6 +282,40 @@ impl<'a> World<'a> {
             let link = self.state.network[at].0;
             self.deliver(link, 0)?;
         }
+    }
+
+    /// News of the registry that change nothing for a follower reach it at once: its leader, its
+    /// epoch, and whether it is in sync are the same. With the latest state it may elect itself,
+    /// and with an older one it may only do less.
+    fn learn_at_once(&mut self) -> Checked {
+        if !self.model.reduced || self.model.bounds.late_reads {
+            return Ok(());
+        }
+        for place in 0..self.state.nodes.len() {
+            if self.is_no_news(place) {
+                let latest = self.state.registry.latest();
+                self.process(place).into_iter().for_each(|p| p.reads = false);
+                self.input(place, Input::State(latest))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_no_news(&self, place: usize) -> bool {
+        let registry = &self.state.registry;
+        let process = self.state.nodes[place].process.as_ref().filter(|p| p.connected);
+        let Some((process, known)) = process.and_then(|p| p.replica.known().map(|known| (p, known))) else {
+            return false;
+        };
+        let RoleView::Follower { leader, .. } = process.replica.role() else { return false };
+        let (old, new, me) = (&known.state, &registry.state, process.replica.member());
+        known.version < registry.version
+            && process.replica.epoch() == new.epoch
+            && old.epoch == new.epoch
+            && old.leader == new.leader
+            && new.leader.is_some_and(|named| named.broker == leader)
+            && old.in_isr(&me) == new.in_isr(&me)
+            && old.last_unclean_epoch == new.last_unclean_epoch
     }
 
     /// The oldest change becomes durable; its completion is the next input.
@@ -390,7 +419,16 @@ impl<'a> World<'a> {
 
     /// Messages of flows and epochs that are over change nothing, now or later: numbers only
     /// rise. Without the rules that say so they have to be tried.
+    /// The same goes for writes that will be turned down, and for answers, if nobody waits.
     fn drop_what_is_void(&mut self) {
+        let void = |write: &Write| {
+            let over = write.outcome.is_some() || self.state.registry.is_doomed(write);
+            over && !self.state.is_awaited(write)
+        };
+        if self.model.reduced && self.state.registry.writes.iter().any(void) {
+            let kept = self.state.registry.writes.iter().filter(|w| !void(w)).cloned().collect();
+            self.registry().writes = kept;
+        }
         if self.model.bounds.mutations != baton_core::replica::Mutations::default() {
             return;
         }
@@ -426,6 +464,33 @@ impl<'a> World<'a> {
         let registry = self.registry();
         registry.candidates.retain(|c| c.seq != seq);
         registry.candidates.push(baton_core::election::Candidate { seq, member, incarnation });
+    }
+}
+
+/// A leader commits first and then may ask for another change of the in-sync replicas, which
+/// makes fewer of them count: what it committed is judged by those that counted before.
+struct Confirmed {
+    members: usize,
+    attempt: Option<Attempt>,
+    settles: bool,
+}
+
+impl Confirmed {
+    fn of(process: &Process, input: &Input) -> Self {
+        let settles = matches!(input, Input::Written { .. } | Input::State(_));
+        let members = process.replica.confirmed_members().unwrap_or_default();
+        Self { members, attempt: process.replica.awaited_attempt(), settles }
+    }
+
+    fn then(self, process: &Process) -> usize {
+        let now = process.replica.confirmed_members().unwrap_or_default();
+        let attempt = process.replica.awaited_attempt();
+        if attempt.is_none() || attempt == self.attempt {
+            return now;
+        }
+        let known = process.replica.known().map_or(0, |known| known.state.isr.len());
+        let settled = if self.settles { known } else { 0 };
+        now.max(self.members).max(settled)
     }
 }
 

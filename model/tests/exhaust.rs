@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 
 use baton_model::bounds::Bounds;
-use baton_model::explore::{Effort, Order, explore, retell};
+use baton_model::explore::{Effort, explore, retell};
 use baton_model::model::Replication;
 use baton_model::state::State;
 use baton_model::{mutants, presets, walk};
-use stateright::Model;
+use stateright::{Checker, Model};
 
 fn told(bounds: Bounds, trail: &baton_model::explore::Trail) -> String {
     format!("{}\n{}", retell(bounds, &trail.actions).join("\n"), trail.violation)
@@ -17,7 +17,7 @@ fn told(bounds: Bounds, trail: &baton_model::explore::Trail) -> String {
 fn small_bounds_are_exhausted_without_a_violation() {
     for preset in presets::PRESETS.iter().filter(|preset| preset.small) {
         let bounds = (preset.bounds)();
-        let report = explore(bounds, &Effort { order: Order::Depth, seconds: 300, ..Effort::default() });
+        let report = explore(bounds, &Effort { seconds: 300, ..Effort::default() });
         if let Some(trail) = &report.trail {
             panic!("{}:\n{}", preset.name, told(bounds, trail));
         }
@@ -27,10 +27,53 @@ fn small_bounds_are_exhausted_without_a_violation() {
     }
 }
 
+/// Stateright's own checker and this package's visit the same states.
+#[test]
+fn another_checker_counts_the_same_states() {
+    for name in ["all-delayed", "lost-disk", "unclean", "min-changes"] {
+        let bounds = (presets::find(name).expect("a preset").bounds)();
+        let theirs = Replication::new(bounds).checker().spawn_bfs().join().unique_state_count();
+        let ours = explore(bounds, &Effort { dominance: false, ..Effort::default() });
+        assert!(ours.exhausted, "{name}");
+        assert_eq!(ours.unique, theirs, "{name}");
+    }
+}
+
+/// A leader that commits and then asks for another change of the in-sync replicas, all in one
+/// step, had enough of them when it committed.
+#[test]
+fn what_is_committed_is_judged_by_those_who_counted_then() {
+    use baton_model::action::Action;
+    let broker = baton_model::names::broker;
+    let way = [
+        Action::Silent(broker(0), broker(1)),
+        Action::Expire(broker(0)),
+        Action::Answer(0),
+        Action::Rejoin(broker(0)),
+        Action::Crash(broker(2)),
+        Action::Produce(broker(0)),
+        Action::LoseDisk(broker(2)),
+        Action::Restart(broker(2)),
+        Action::Learn(broker(2), 1),
+        Action::Apply(0),
+        Action::Answer(0),
+    ];
+    let model = Replication::new((presets::find("main-min2").expect("a preset").bounds)());
+    let mut state = model.initial();
+    for action in way {
+        let mut possible = Vec::new();
+        model.actions(&state, &mut possible);
+        assert!(possible.contains(&action), "{action}: {possible:?}");
+        state = model.next_state(&state, action).expect("a step");
+        assert_eq!(state.violation, None, "{action}");
+    }
+    assert_eq!(state.ledger.committed.len(), 1);
+}
+
 #[test]
 fn every_rule_is_missed_when_it_is_gone() {
-    let missed: Vec<&str> =
-        mutants::MUTANTS.iter().filter(|mutant| mutant.hunt().is_none()).map(|mutant| mutant.name).collect();
+    let all = mutants::MUTANTS.iter().chain(mutants::DEEP);
+    let missed: Vec<&str> = all.filter(|mutant| mutant.hunt().is_none()).map(|mutant| mutant.name).collect();
     assert!(missed.is_empty(), "nothing notices that these are gone: {missed:?}");
 }
 

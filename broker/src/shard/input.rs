@@ -44,6 +44,9 @@ pub struct Produced {
     pub epoch: Epoch,
 }
 
+/// Called once, unless the shard stops first.
+pub type ProduceReply = Box<dyn FnOnce(Result<Produced, Error>) + Send>;
+
 /// One validated batch for one partition.
 pub struct ProduceCall {
     pub id: TopicPartition,
@@ -53,8 +56,7 @@ pub struct ProduceCall {
     pub epoch: Option<Epoch>,
     pub header: BatchHeader,
     pub bytes: Bytes,
-    /// Called once, unless the shard stops first.
-    pub reply: Box<dyn FnOnce(Result<Produced, Error>) + Send>,
+    pub reply: ProduceReply,
 }
 
 impl std::fmt::Debug for ProduceCall {

@@ -404,7 +404,7 @@ impl Shard {
         let Some(pending) = self.requests.remove(&request) else { return };
         let epoch = self.partitions.get(&id).map_or(Epoch::NONE, |p| p.replica.epoch());
         self.parts.metrics.produce_acknowledged(1, pending.bytes, pending.started.elapsed());
-        (pending.reply)(Ok(Produced { base, append_time_ms, duplicate, epoch }));
+        self.turn.acknowledge(pending.reply, Produced { base, append_time_ms, duplicate, epoch });
     }
 
     fn refuse(&mut self, request: RequestId, why: Refusal) {
@@ -428,6 +428,11 @@ impl Shard {
                 // The other side outlives every shard but during the stop of the broker.
                 let _ = self.parts.registry.send(RegistryCall::Role(*id));
             }
+        }
+        // Whoever was told that a record is stored and asks where the end is has to hear of an
+        // end behind that record.
+        for (reply, produced) in self.turn.take_acknowledged() {
+            reply(Ok(produced));
         }
     }
 }

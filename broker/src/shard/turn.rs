@@ -8,6 +8,7 @@ use baton_proto::peer;
 use baton_proto::v1::PeerFrame;
 
 use crate::log::{Append, LocalPartition};
+use crate::shard::input::{ProduceReply, Produced};
 
 /// What an append that is under way will have made durable.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +28,7 @@ pub(super) struct Turn {
     /// The newest frame of each, and its bytes.
     filling: BTreeMap<(BrokerId, bool), (u32, usize)>,
     frame_bytes: usize,
+    acknowledged: Vec<(ProduceReply, Produced)>,
 }
 
 type FrameKey = (BrokerId, bool, u32);
@@ -36,7 +38,7 @@ impl Turn {
     /// sent as one message.
     pub(super) fn new(frame_bytes: usize) -> Self {
         let (appends, marks, frames, filling) = Default::default();
-        Self { appends, marks, frames, filling, frame_bytes }
+        Self { appends, marks, frames, filling, frame_bytes, acknowledged: Vec::new() }
     }
 
     pub(super) fn append(&mut self, mark: Mark, append: Append) {
@@ -59,6 +61,15 @@ impl Turn {
         *bytes += more;
         let frame = self.frames.entry((to, catch_up, *number)).or_default();
         peer::add_to_frame(frame, id, message);
+    }
+
+    /// A producer is told at the end of the turn.
+    pub(super) fn acknowledge(&mut self, reply: ProduceReply, produced: Produced) {
+        self.acknowledged.push((reply, produced));
+    }
+
+    pub(super) fn take_acknowledged(&mut self) -> Vec<(ProduceReply, Produced)> {
+        std::mem::take(&mut self.acknowledged)
     }
 
     pub(super) fn take_appends(&mut self) -> Option<(Vec<Append>, Vec<Mark>)> {

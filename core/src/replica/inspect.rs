@@ -8,7 +8,7 @@ use crate::partition::{Assignment, LeaderId, PartitionState};
 use crate::replica::follower::Follower;
 use crate::replica::isr::PendingWrite;
 use crate::replica::leader::Leader;
-use crate::replica::{Flow, LogTerm, Replica, Role};
+use crate::replica::{Flow, LogTerm, Progress, Replica, Role};
 
 /// How identities are renamed before they enter a fingerprint: two states of a cluster that
 /// differ only in which broker is which get the same one.
@@ -21,6 +21,13 @@ pub trait Names {
     /// Whether members and brokers are hashed in the order of their new names. Renaming is
     /// sound only where no decision depends on their order.
     fn sorted(&self) -> bool;
+
+    /// Whether what no later step reads is hashed as well: for comparing a run that leaves it
+    /// out with one that does not.
+    fn exact(&self) -> bool;
+
+    /// Whether leaders tick: only then it matters which high watermark a follower was told.
+    fn ticks(&self) -> bool;
 
     fn member(&self, member: &Member) -> Member {
         Member { broker: self.broker(member.broker), disk: self.disk(member.disk), generation: member.generation }
@@ -92,10 +99,11 @@ impl Replica {
         }
     }
 
-    /// Everything that decides what this replica will do, but for its times (see
-    /// [`Replica::forget_time`]), its configuration, the numbers of flows (see
-    /// [`Replica::flows`]), of attempts and of log terms, of which only the comparison with
-    /// those under way matters, and the producers' state, which is a function of the log.
+    /// Everything that decides what this replica will do, but for what it read of the registry
+    /// (see [`Replica::known`]), its times (see [`Replica::forget_time`]), its configuration, the
+    /// numbers of flows (see [`Replica::flows`]), of attempts and of log terms, of which only the
+    /// comparison with those under way matters, and the producers' state, which is a function of
+    /// the log.
     pub fn fingerprint(&self, names: &impl Names, into: &mut impl Hasher) {
         names.member(&self.member).hash(into);
         names.incarnation(self.incarnation).hash(into);
@@ -103,19 +111,19 @@ impl Replica {
         let log = &self.log;
         (log.start, log.end, log.durable, log.changing, log.damaged).hash(into);
         log.lineage.hash(into);
-        (self.high_watermark, self.highest_epoch, self.saved_epoch, self.given_up).hash(into);
-        match &self.known {
-            None => 0u8.hash(into),
-            Some(known) => {
-                known.version.hash(into);
-                names.hash_state(&known.state, into);
-            }
-        }
+        (self.high_watermark, self.highest_epoch, self.saved_epoch).hash(into);
+        // An earlier epoch than the highest one cannot be led in anyway.
+        let given_up =
+            if names.exact() { self.given_up } else { Epoch(u32::from(self.given_up == self.highest_epoch)) };
+        given_up.hash(into);
         match &self.role {
             Role::Idle => 0u8.hash(into),
             Role::Halted(_) => 1u8.hash(into),
             Role::Follower(follower) => follower.fingerprint(names, into),
-            Role::Leader(leader) => leader.fingerprint(names, into),
+            Role::Leader(leader) => {
+                let known = self.known.as_ref().map(|known| known.version);
+                leader.fingerprint(names, known, into);
+            }
         }
     }
 
@@ -185,13 +193,14 @@ impl Replica {
 }
 
 impl Leader {
-    fn fingerprint(&self, names: &impl Names, into: &mut impl Hasher) {
+    /// Its identity is left out: of what it announces only the broker and the epoch are read.
+    fn fingerprint(&self, names: &impl Names, known: Option<i32>, into: &mut impl Hasher) {
         2u8.hash(into);
-        (self.epoch, self.epoch_start, names.leader(&self.id)).hash(into);
+        (self.epoch, self.epoch_start).hash(into);
         names.hash_members(&self.isr, into);
         match &self.pending {
             None => 0u8.hash(into),
-            Some(pending) => pending.fingerprint(names, into),
+            Some(pending) => pending.fingerprint(names, known, into),
         }
         let mut followers: Vec<_> = self.followers.iter().map(|(b, p)| (names.broker(*b), p)).collect();
         if names.sorted() {
@@ -208,10 +217,11 @@ impl Leader {
 }
 
 impl PendingWrite {
-    fn fingerprint(&self, names: &impl Names, into: &mut impl Hasher) {
+    /// Of versions it matters only whether they are equal.
+    fn fingerprint(&self, names: &impl Names, known: Option<i32>, into: &mut impl Hasher) {
         1u8.hash(into);
         let (kind, expected, follows, in_flight) = self.facts();
-        (kind, expected, follows, in_flight).hash(into);
+        (kind, Some(expected) == known, follows, in_flight).hash(into);
         names.hash_state(self.newest(), into);
         for target in self.all_targets() {
             names.hash_members(target, into);
@@ -224,5 +234,18 @@ impl Follower {
         3u8.hash(into);
         (names.broker(self.leader), self.epoch).hash(into);
         self.hash_phase(into);
+    }
+}
+
+impl Progress {
+    /// Without its flow's number and without what only its lag depends on.
+    fn fingerprint(&self, names: &impl Names, into: &mut impl Hasher) {
+        names.member(&self.member).hash(into);
+        names.incarnation(self.incarnation).hash(into);
+        (self.mode, self.acked, self.next).hash(into);
+        self.unacked.hash(into);
+        if names.ticks() || names.exact() {
+            self.sent_high_watermark.hash(into);
+        }
     }
 }

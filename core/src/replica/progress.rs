@@ -31,7 +31,7 @@ pub struct Progress {
     pub(super) acked: Option<Offset>,
     /// The next offset to send.
     pub(super) next: Offset,
-    unacked: VecDeque<(Offset, u64)>,
+    pub(super) unacked: VecDeque<(Offset, u64)>,
     unacked_bytes: u64,
     /// Since when an acknowledgement is awaited.
     awaited_since_ms: u64,
@@ -89,16 +89,6 @@ impl Progress {
         self.caught_up_ms = 0;
         self.awaited_since_ms = 0;
         self.stalls = 0;
-    }
-
-    /// Without its flow's number and without what only its lag depends on.
-    #[cfg(feature = "model")]
-    pub(super) fn fingerprint(&self, names: &impl super::Names, into: &mut impl std::hash::Hasher) {
-        use std::hash::Hash;
-        names.member(&self.member).hash(into);
-        names.incarnation(self.incarnation).hash(into);
-        (self.mode, self.acked, self.next, self.sent_high_watermark).hash(into);
-        self.unacked.hash(into);
     }
 
     #[must_use]

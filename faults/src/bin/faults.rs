@@ -10,15 +10,14 @@ use anyhow::Context;
 use baton_faults::campaign::{self, draw::Kind, ledger};
 use baton_faults::cluster::Shape;
 use baton_faults::disk::DiskKind;
+use baton_faults::flags::{Rounds, Size, Which};
 use baton_faults::network::{self, sandbox};
 use baton_faults::results::{self, RoundResult};
 use baton_faults::scale::{self, Scale};
-use baton_faults::series::{self, Keep, Plan, Row, default_program};
+use baton_faults::series::{self, Keep, Plan, Row};
 use baton_faults::stage::Pace;
 use baton_history::version;
-use baton_registry::testing::server::Version;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use tokio::time::Instant;
 
 /// The workspace.
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
@@ -51,23 +50,13 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct RunCampaign {
-    /// What is drawn depends on it and on the number of the round alone
-    #[arg(long)]
-    seed: u64,
+    #[command(flatten)]
+    series: Rounds,
     #[arg(long, default_value_t = 50)]
     rounds: u64,
-    /// The number of the first round
-    #[arg(long, default_value_t = 0)]
-    first: u64,
-    /// Begin no round later than so many minutes from now
-    #[arg(long)]
-    minutes: Option<u64>,
     /// Only these kinds of faults
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Kind>,
-    /// Every round is added to this file
-    #[arg(long)]
-    ledger: Option<PathBuf>,
     /// Rounds until all replicas are compared and a new cluster is made
     #[arg(long, default_value_t = 100)]
     cluster_rounds: u64,
@@ -77,24 +66,9 @@ struct RunCampaign {
     partitions: u32,
     #[arg(long, default_value_t = 3)]
     producers: u32,
-    /// Records per second of each partition
-    #[arg(long, default_value_t = 80)]
-    rate: u32,
     /// The size of each broker's disk in MiB
     #[arg(long, default_value_t = 2_048)]
     disk_mib: u64,
-    /// The binary `baton`; the one beside this program if it is absent
-    #[arg(long, env = "BATON_BIN")]
-    baton: Option<PathBuf>,
-    /// The workspace that the binary was built from: its sources are the version
-    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/.."))]
-    sources: PathBuf,
-    /// Where the data goes
-    #[arg(long, overrides_with = "dir")]
-    dir: Option<PathBuf>,
-    /// What the daemons log
-    #[arg(long, default_value = "info")]
-    log: String,
     /// Set inside the namespaces
     #[arg(long, hide = true)]
     inside: bool,
@@ -152,38 +126,14 @@ struct Common {
     /// Every round is added to this file, one line of JSON each
     #[arg(long)]
     results: Option<PathBuf>,
-    /// The binary `baton`; the one beside this program if it is absent
-    #[arg(long, env = "BATON_BIN")]
-    baton: Option<PathBuf>,
-    /// Where the brokers' data goes
-    #[arg(long)]
-    dir: Option<PathBuf>,
     /// Whose data and logs are kept
     #[arg(long, value_enum, default_value = "failed")]
     keep: Keep,
     /// The commit that the binary was built from; that of the sources if it is absent
     #[arg(long)]
     revision: Option<String>,
-    /// What the daemons log
-    #[arg(long, default_value = "info")]
-    log: String,
-}
-
-impl Common {
-    fn shape(&self) -> anyhow::Result<Shape> {
-        let program = self.baton.clone().unwrap_or_else(default_program);
-        anyhow::ensure!(program.exists(), "there is no {}: build it, or name it with --baton", program.display());
-        Ok(Shape {
-            program: program.canonicalize()?,
-            class_path: Version::V3_8.class_path().map_err(anyhow::Error::msg).context("ZooKeeper 3.8")?,
-            zookeepers: 3,
-            brokers: 3,
-            coordinators: 2,
-            parent: self.dir.clone().unwrap_or_else(std::env::temp_dir),
-            log_filter: self.log.clone(),
-            sandbox: None,
-        })
-    }
+    #[command(flatten)]
+    which: Which,
 }
 
 fn main() -> ExitCode {
@@ -236,7 +186,7 @@ fn run(command: Command) -> anyhow::Result<bool> {
 
 /// What both kinds of runs take.
 fn plan(common: &Common, pace: Pace) -> anyhow::Result<Plan> {
-    let mut plan = Plan::new(common.shape()?, pace);
+    let mut plan = Plan::new(common.which.shape()?, pace);
     plan.results.clone_from(&common.results);
     plan.keep = common.keep;
     if let Some(revision) = &common.revision {
@@ -247,7 +197,7 @@ fn plan(common: &Common, pace: Pace) -> anyhow::Result<Plan> {
 
 /// Runs the same command inside namespaces of its own, in a directory that goes with it.
 fn enter(run: &RunCampaign) -> anyhow::Result<bool> {
-    let parent = run.dir.clone().unwrap_or_else(std::env::temp_dir);
+    let parent = run.series.which.parent();
     sandbox::sweep(&parent);
     let dir = sandbox::directory(&parent)?;
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -259,35 +209,18 @@ fn enter(run: &RunCampaign) -> anyhow::Result<bool> {
 }
 
 async fn campaign(run: &RunCampaign) -> anyhow::Result<bool> {
-    let program = run.baton.clone().unwrap_or_else(default_program);
-    anyhow::ensure!(program.exists(), "there is no {}: build it, or name it with --baton", program.display());
-    let shape = Shape {
-        program: program.canonicalize()?,
-        class_path: Version::V3_8.class_path().map_err(anyhow::Error::msg).context("ZooKeeper 3.8")?,
-        zookeepers: 3,
-        brokers: run.brokers,
-        coordinators: 2,
-        parent: run.dir.clone().unwrap_or_else(std::env::temp_dir),
-        log_filter: run.log.clone(),
-        sandbox: Some(DiskKind::Image { bytes: run.disk_mib << 20 }),
-    };
+    let sandbox = Some(DiskKind::Image { bytes: run.disk_mib << 20 });
+    let shape = Shape { brokers: run.brokers, sandbox, ..run.series.which.shape()? };
     sandbox::prepare()?;
     network::build(&shape.hosts())?;
-    let plan = campaign::Plan {
-        shape,
-        seed: run.seed,
-        first: run.first,
+    let size = Size {
         rounds: run.rounds,
-        until: run.minutes.map(|minutes| Instant::now() + Duration::from_secs(60 * minutes)),
         cluster_rounds: run.cluster_rounds,
-        only: run.only.clone(),
         partitions: run.partitions,
         producers: run.producers,
-        rate: run.rate,
-        ledger: run.ledger.clone(),
-        version: version::of_sources(&run.sources)?,
     };
-    let lines = campaign::run(&plan).await?;
+    let plan = run.series.plan(shape, size)?;
+    let lines = campaign::run(&plan, &run.only).await?;
     print!("{}", ledger::report(&lines, &plan.version));
     Ok(lines.iter().all(|line| line.outcome != ledger::Outcome::Failed))
 }

@@ -5,15 +5,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context;
 use baton_faults::campaign::ledger::{self, Outcome};
 use baton_faults::cluster::Shape;
-use baton_faults::series::default_program;
-use baton_faults::storage::{Plan, power, rot};
+use baton_faults::flags::{Rounds, Size};
+use baton_faults::plan::Plan;
+use baton_faults::storage::{errors, power, rot};
 use baton_history::version;
-use baton_registry::testing::server::Version;
 use clap::{Args, Parser, Subcommand};
-use tokio::time::Instant;
 
 /// The workspace.
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
@@ -29,6 +27,8 @@ struct Cli {
 enum Command {
     /// Cut the power of all brokers at once, under load
     Power(Run),
+    /// Let the disk of a running broker fail: syncing, writing, reading
+    Errors(Run),
     /// Flip a bit or overwrite a block in the files of a stopped broker
     Damage(Run),
     /// Sum up the rounds of one version in a ledger
@@ -42,20 +42,10 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct Run {
-    /// What happens depends on it and on the number of the round alone
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
+    #[command(flatten)]
+    series: Rounds,
     #[arg(long, default_value_t = 200)]
     rounds: u64,
-    /// The number of the first round
-    #[arg(long, default_value_t = 0)]
-    first: u64,
-    /// Begin no round later than so many minutes from now
-    #[arg(long)]
-    minutes: Option<u64>,
-    /// Every round is added to this file
-    #[arg(long)]
-    ledger: Option<PathBuf>,
     /// Rounds until all replicas are compared and a new cluster is made
     #[arg(long, default_value_t = 25)]
     cluster_rounds: u64,
@@ -63,52 +53,19 @@ struct Run {
     partitions: u32,
     #[arg(long, default_value_t = 2)]
     producers: u32,
-    /// Records per second of each partition
-    #[arg(long, default_value_t = 80)]
-    rate: u32,
-    /// The binary `baton`; the one beside this program if it is absent
-    #[arg(long, env = "BATON_BIN")]
-    baton: Option<PathBuf>,
-    /// The workspace that the binary was built from: its sources are the version
-    #[arg(long, default_value = ROOT)]
-    sources: PathBuf,
-    /// Where the brokers' data goes
-    #[arg(long)]
-    dir: Option<PathBuf>,
-    /// What the daemons log
-    #[arg(long, default_value = "info")]
-    log: String,
 }
 
 impl Run {
     fn plan(&self) -> anyhow::Result<Plan> {
-        let parent = self.dir.clone().unwrap_or_else(std::env::temp_dir);
-        baton_faultdisk::sweep(&parent);
-        let program = self.baton.clone().unwrap_or_else(default_program);
-        anyhow::ensure!(program.exists(), "there is no {}: build it, or name it with --baton", program.display());
-        let shape = Shape {
-            program: program.canonicalize()?,
-            class_path: Version::V3_8.class_path().map_err(anyhow::Error::msg).context("ZooKeeper 3.8")?,
-            zookeepers: 1,
-            brokers: 3,
-            coordinators: 1,
-            parent,
-            log_filter: self.log.clone(),
-            sandbox: None,
-        };
-        Ok(Plan {
-            shape,
-            seed: self.seed,
-            first: self.first,
+        baton_faultdisk::sweep(&self.series.which.parent());
+        let shape = Shape { zookeepers: 1, coordinators: 1, ..self.series.which.shape()? };
+        let size = Size {
             rounds: self.rounds,
-            until: self.minutes.map(|minutes| Instant::now() + Duration::from_secs(60 * minutes)),
             cluster_rounds: self.cluster_rounds,
             partitions: self.partitions,
             producers: self.producers,
-            rate: self.rate,
-            ledger: self.ledger.clone(),
-            version: version::of_sources(&self.sources)?,
-        })
+        };
+        self.series.plan(shape, size)
     }
 }
 
@@ -131,6 +88,10 @@ fn run(command: Command) -> anyhow::Result<bool> {
         Command::Power(of) => {
             let plan = runtime.block_on(async { of.plan() })?;
             (runtime.block_on(power::run(&plan))?, plan.version)
+        }
+        Command::Errors(of) => {
+            let plan = runtime.block_on(async { of.plan() })?;
+            (runtime.block_on(errors::run(&plan))?, plan.version)
         }
         Command::Damage(of) => {
             let plan = runtime.block_on(async { of.plan() })?;

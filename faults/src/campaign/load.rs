@@ -213,11 +213,12 @@ impl LastingLoad {
             tail: window.tail,
             tail_times: window.tail_times.into_iter().map(|(p, all)| (p, times(all))).collect(),
             base: self.base.clone(),
+            ends: ends.clone(),
             log: BTreeMap::new(),
             end,
             tail_errors: window.tail_errors,
         };
-        Cut { history, ends: ends.clone(), carried }
+        Cut { history, carried }
     }
 
     #[must_use]
@@ -230,8 +231,6 @@ impl LastingLoad {
 #[derive(Debug)]
 pub struct Cut {
     pub history: History,
-    /// Where it ends, by partition.
-    pub ends: BTreeMap<u32, u64>,
     /// How many of the attempts are of earlier windows: their outcome is still unknown.
     pub carried: usize,
 }

@@ -3,39 +3,30 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use baton_client::Client;
-use baton_client::admin::TopicSpec;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::draw::{self, Drawn, Kind};
 use super::harm::{Active, Scene};
 use super::ledger::Line;
-use super::load::LastingLoad;
-use super::verdict::{Chains, compare_replicas, judge, read_whole};
-use super::{COME_BACK, Pending, Plan, TOPIC, enter};
+use super::verdict::judge;
+use super::{COME_BACK, Pending};
 use crate::cluster::Cluster;
-use crate::gaps::{gaps, recovered};
-use crate::load::LoadShape;
+use crate::loaded::Loaded;
 use crate::network::Host;
 use crate::network::link::Links;
 use crate::network::rules::Rules;
-use crate::observer::Observer;
+use crate::plan::Plan;
 use crate::stage::ms;
 
 /// Load before a fault: long enough that every partition has something to lose.
 const WARM: Duration = Duration::from_millis(400);
 /// Load after everything is back.
 const SETTLE: Duration = Duration::from_millis(300);
-/// What a whole cluster's records may take to be read.
-const READ_WITHIN: Duration = Duration::from_secs(180);
 
 /// A cluster under load.
 pub struct Site {
     scene: Scene,
-    load: LastingLoad,
-    observer: Observer,
-    reader: Client,
-    chains: Chains,
+    loaded: Loaded,
     pending: Option<Pending>,
     /// Rounds that it has gone through.
     pub rounds: u64,
@@ -52,46 +43,20 @@ impl Site {
         let began = Instant::now();
         let rules = Rules::none(plan.shape.hosts().into_iter().chain([Host::clients()]).collect())?;
         let mut cluster = Cluster::start(&plan.shape).await?;
-        let opened = Self::load(plan, &cluster).await;
-        let (load, observer, reader) = match opened {
-            Ok(opened) => opened,
-            Err(error) => {
-                return Err(error.context(format!("kept: {}", cluster.keep().display())));
-            }
+        let loaded = match Loaded::open(plan, &cluster).await {
+            Ok(loaded) => loaded,
+            Err(error) => return Err(error.context(format!("kept: {}", cluster.keep().display()))),
         };
         let program = std::env::current_exe()?;
-        let (admin, links) = (reader.admin(), Links::new(program, plan.shape.targets()));
+        let (admin, links) = (loaded.reader.admin(), Links::new(program, plan.shape.targets()));
         let scene = Scene { cluster, rules, links, admin, made: 0, working: Vec::new() };
         eprintln!("a cluster after {:.1} s", began.elapsed().as_secs_f64());
-        let (chains, since) = (Chains::default(), Instant::now());
-        Ok(Self { scene, load, observer, reader, chains, pending: None, rounds: 0, since })
-    }
-
-    async fn load(plan: &Plan, cluster: &Cluster) -> anyhow::Result<(LastingLoad, Observer, Client)> {
-        let reader = cluster.client("reader").await?;
-        let spec = TopicSpec::new(TOPIC).partitions(plan.partitions).replication(3).config("min.insync.replicas", "2");
-        reader.admin().create_topic(spec).await.context("creating the topic")?;
-        let observer = Observer::start(cluster.client("observer").await?, TOPIC.to_owned());
-        observer.until_whole(plan.partitions, COME_BACK).await.context("a new cluster")?;
-        let shape = LoadShape {
-            topic: TOPIC.to_owned(),
-            partitions: plan.partitions,
-            producers: plan.producers,
-            rate: plan.rate,
-            first_producer: 0,
-        };
-        let mut producing = Vec::new();
-        for number in 0..plan.producers {
-            producing.push(cluster.client(&format!("producer-{number}")).await?);
-        }
-        let load = LastingLoad::start(shape, producing, cluster.client("consumer").await?).await?;
-        load.all_acknowledge(Duration::ZERO, COME_BACK).await.context("a new cluster")?;
-        Ok((load, observer, reader))
+        Ok(Self { scene, loaded, pending: None, rounds: 0, since: Instant::now() })
     }
 
     /// One round. Its verdict is ready when it is asked for.
-    pub async fn round(&mut self, plan: &Plan, number: u64) {
-        let drawn = draw::round(plan.seed, number, plan.shape.brokers, &plan.only);
+    pub async fn round(&mut self, plan: &Plan, only: &[Kind], number: u64) {
+        let drawn = draw::round(plan.seed, number, plan.shape.brokers, only);
         sleep(WARM).await;
         let mut line =
             Line { round: number, faults: drawn.iter().map(|fault| fault.kind.name()).collect(), ..Line::default() };
@@ -103,10 +68,10 @@ impl Site {
         line.cycle_ms = ms(self.since.elapsed());
         self.since = Instant::now();
         // Whatever went wrong: what was acknowledged has to be there.
-        let judging = match self.load.cut(COME_BACK).await {
+        let judging = match self.loaded.load.cut(COME_BACK).await {
             Ok(cut) => {
-                let (client, shape) = (self.reader.clone(), self.load.shape().clone());
-                Some(tokio::spawn(judge(client, shape, cut, self.chains.clone(), COME_BACK)))
+                let (client, shape) = (self.loaded.reader.clone(), self.loaded.load.shape().clone());
+                Some(tokio::spawn(judge(client, shape, cut, self.loaded.chains.clone(), COME_BACK)))
             }
             Err(error) => {
                 line.failures.push(format!("{error:#}"));
@@ -121,13 +86,7 @@ impl Site {
         let Pending { mut line, fault_at, end_at, judging } = self.pending.take()?;
         let Some(judging) = judging else { return Some(line) };
         match judging.await.map_err(anyhow::Error::from).and_then(|judged| judged) {
-            Ok(judged) => {
-                let worst = gaps(&judged.history, fault_at, judged.history.end).first().copied();
-                line.outage_ms = worst.map_or(0.0, |gap| ms(gap.length()));
-                line.recovered_ms = ms(recovered(&judged.history, end_at));
-                enter(&mut line, &judged);
-                self.chains = judged.chains;
-            }
+            Ok(judged) => self.loaded.enter(&mut line, judged, fault_at, end_at),
             Err(error) => line.failures.push(format!("{error:#}")),
         }
         Some(line)
@@ -137,7 +96,7 @@ impl Site {
     /// Returns when the first one began and when the last one ended.
     async fn harm(&mut self, drawn: &[Drawn], line: &mut Line) -> anyhow::Result<(Duration, Duration)> {
         let began = Instant::now();
-        let fault_at = self.load.now();
+        let fault_at = self.loaded.load.now();
         // (when, whether it is an end, which fault)
         let mut steps: Vec<(Duration, bool, usize)> = Vec::new();
         for (index, fault) in drawn.iter().enumerate() {
@@ -167,14 +126,14 @@ impl Site {
             self.scene.cluster.ensemble.serving().await?;
         }
         self.scene.cluster.restart()?;
-        let end_at = self.load.now();
+        let end_at = self.loaded.load.now();
         self.recover(drawn, line).await?;
         Ok((fault_at, end_at))
     }
 
     async fn recover(&mut self, drawn: &[Drawn], line: &mut Line) -> anyhow::Result<()> {
-        let began = self.load.now();
-        if let Err(error) = self.load.all_acknowledge(began, COME_BACK).await {
+        let began = self.loaded.load.now();
+        if let Err(error) = self.loaded.load.all_acknowledge(began, COME_BACK).await {
             self.who_ended(drawn, line);
             return Err(error.context("after the fault"));
         }
@@ -182,9 +141,9 @@ impl Site {
         self.who_ended(drawn, line);
         self.scene.cluster.restore().await?;
         self.scene.finish_work().await?;
-        let partitions = self.load.shape().partitions;
-        self.observer.until_whole(partitions, COME_BACK).await.context("after the fault")?;
-        line.whole_ms = ms(self.load.now().saturating_sub(began));
+        let partitions = self.loaded.load.shape().partitions;
+        self.loaded.observer.until_whole(partitions, COME_BACK).await.context("after the fault")?;
+        line.whole_ms = ms(self.loaded.load.now().saturating_sub(began));
         sleep(SETTLE).await;
         self.who_ended(drawn, line);
         Ok(())
@@ -206,31 +165,8 @@ impl Site {
     /// from every replica.
     pub async fn finish(&mut self, number: u64) -> (Option<Line>, Line) {
         let before = self.judged().await;
-        let mut line = Line { round: number, faults: vec!["end".to_owned()], ..Line::default() };
-        let began = Instant::now();
-        let spoilt = before.as_ref().is_some_and(|line| !line.failures.is_empty());
-        match if spoilt { Ok(Vec::new()) } else { self.compare().await } {
-            Ok(differing) => line.failures.extend(differing),
-            Err(error) => line.failures.push(format!("{error:#}")),
-        }
-        line.cycle_ms = ms(began.elapsed());
-        line.targets = vec![format!("{} records, {} rounds", self.chains.records(), self.rounds)];
-        (before, line)
-    }
-
-    async fn compare(&mut self) -> anyhow::Result<Vec<String>> {
-        let cut = self.load.stop(COME_BACK).await?;
-        let shape = self.load.shape().clone();
-        let judged = judge(self.reader.clone(), shape.clone(), cut, self.chains.clone(), COME_BACK).await?;
-        self.chains = judged.chains;
-        let found = judged.report.anomalies.iter();
-        let mut wrong: Vec<String> = found.map(|(what, found)| format!("{what}: {:?}", found.examples)).collect();
-        wrong.extend(self.chains.broken().iter().map(|p| format!("partition {p} has holes, or its epochs fall")));
-        let whole = read_whole(&self.reader, &shape, READ_WITHIN).await.context("reading everything again")?;
-        wrong.extend(whole.differing(&self.chains).iter().map(|p| format!("partition {p} is another one now")));
-        let compared = compare_replicas(&self.reader, &self.observer, &shape, &self.chains, READ_WITHIN).await;
-        wrong.extend(compared.context("comparing the replicas")?);
-        Ok(wrong)
+        let whole = self.loaded.whole(number, self.rounds).await;
+        (before, whole)
     }
 
     /// Keeps the data and the logs; says where they are.

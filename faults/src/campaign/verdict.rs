@@ -10,8 +10,8 @@ use tokio::time::{Instant, sleep};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::TOPIC;
-use super::events::check;
 use super::load::Cut;
+use crate::events::check;
 use crate::history::{History, Stored};
 use crate::load::{LoadShape, ends, read_all, stored};
 use crate::observer::Observer;
@@ -93,15 +93,15 @@ pub async fn judge(
     mut chains: Chains,
     within: Duration,
 ) -> anyhow::Result<Judged> {
-    let again = read_all(&client, &shape, &cut.history.base, &cut.ends, within).await;
+    let again = read_all(&client, &shape, &cut.history.base, &cut.history.ends, within).await;
     cut.history.log = again.context("reading the window again")?;
     for (partition, log) in &mut cut.history.log {
         // The load goes on, and what comes after the window is the next one's.
-        let end = cut.ends.get(partition).copied().unwrap_or(0);
+        let end = cut.history.ends.get(partition).copied().unwrap_or(0);
         log.truncate(log.partition_point(|record| record.offset < end));
         log.iter().for_each(|record| chains.add(*partition, record));
     }
-    let report = check(&cut)?;
+    let report = check(&cut.history)?;
     Ok(Judged { history: cut.history, carried: cut.carried, report, chains })
 }
 

@@ -1,73 +1,67 @@
-//! Rounds that hurt the storage of real brokers: power cuts of all of them at once, and damage
-//! at rest. Each round is a line of a ledger, as in a campaign.
+//! Rounds that hurt the storage of real brokers: power cuts of all of them at once, errors of
+//! their disks, and damage at rest. Each round is a line of a ledger, as in a campaign.
 //!
 //! | module | what |
 //! |---|---|
 //! | [`site`] | three brokers, load, and what was promised |
 //! | [`ballast`] | records that stay: what is damaged has to be worth something |
 //! | [`power`] | the power of all brokers is cut at once, under load |
+//! | [`errors`] | a broker's disk fails: syncing, writing, reading; alone, and with another broker killed |
 //! | [`rot`] | a bit or a block goes bad while a broker is stopped |
 
 pub mod ballast;
+pub mod errors;
 pub mod power;
 pub mod rot;
 pub mod site;
 
-use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use tokio::time::Instant;
+use anyhow::Context;
 
-use crate::campaign::ledger::{Line, Outcome};
-use crate::cluster::Shape;
+use self::site::Site;
+use crate::campaign::ledger::Line;
+use crate::cluster::Storage;
+use crate::plan::Plan;
 
 /// The generous deadline within which everything has to come back by itself.
 pub const COME_BACK: Duration = Duration::from_secs(60);
 
-/// What rounds are run with.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    pub shape: Shape,
-    pub seed: u64,
-    /// The number of the first round: with the seed it decides what happens.
-    pub first: u64,
-    pub rounds: u64,
-    /// No round begins later than this.
-    pub until: Option<Instant>,
-    /// Rounds after which all replicas are compared and a new cluster is made.
-    pub cluster_rounds: u64,
-    pub partitions: u32,
-    pub producers: u32,
-    /// Records per second of each partition.
-    pub rate: u32,
-    pub ledger: Option<PathBuf>,
-    pub version: String,
-}
-
-impl Plan {
-    /// The seed of one round.
-    #[must_use]
-    pub fn seed_of(&self, round: u64) -> u64 {
-        self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ round
-    }
-
-    /// Stamps a round, shows it and keeps it; whether it was good.
-    ///
-    /// # Errors
-    /// The ledger cannot be written.
-    pub fn keep(&self, line: &mut Line) -> anyhow::Result<bool> {
-        line.version.clone_from(&self.version);
-        let release = self.shape.program.components().any(|part| part.as_os_str() == "release");
-        line.profile = if release { "release" } else { "dev" }.to_owned();
-        line.time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        line.seed = self.seed;
-        if !line.failures.is_empty() || !line.anomalies.is_empty() {
-            line.outcome = Outcome::Failed;
+/// Runs rounds on one cluster until one fails or its time has come; whatever goes wrong in a
+/// round is in its line.
+///
+/// # Errors
+/// A cluster cannot be started, or the ledger not be written.
+async fn series<R>(plan: &Plan, storage: Storage, ballast_records: u64, mut round: R) -> anyhow::Result<Vec<Line>>
+where
+    R: AsyncFnMut(&mut Site, u64, &mut Line) -> anyhow::Result<()>,
+{
+    let mut lines = Vec::new();
+    let mut site: Option<Site> = None;
+    for number in plan.first..plan.first + plan.rounds {
+        if plan.time_is_up() {
+            break;
         }
-        eprintln!("{}", line.summary());
-        if let Some(ledger) = &self.ledger {
-            line.append_to(ledger)?;
+        let mut current = match site.take() {
+            Some(site) => site,
+            None => Site::open(plan, storage, ballast_records).await.context("a new cluster")?,
+        };
+        let mut line = Line { round: number, ..Line::default() };
+        let result = round(&mut current, number, &mut line).await;
+        current.end_round(&mut line, result);
+        let mut good = plan.keep(&mut line)?;
+        lines.push(line);
+        if good && (current.rounds >= plan.cluster_rounds || number + 1 == plan.first + plan.rounds) {
+            let mut whole = current.finish(number).await;
+            good = plan.keep(&mut whole)?;
+            lines.push(whole);
+        } else if good {
+            site = Some(current);
+            continue;
         }
-        Ok(line.outcome != Outcome::Failed)
+        if !good {
+            eprintln!("    kept: {}", current.cluster.keep().display());
+        }
     }
+    Ok(lines)
 }

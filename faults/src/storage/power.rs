@@ -3,16 +3,16 @@
 
 use std::time::Duration;
 
-use anyhow::Context;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::time::sleep;
 
-use super::Plan;
+use super::series;
 use super::site::Site;
 use crate::campaign::ledger::Line;
 use crate::cluster::Storage;
 use crate::disk::DiskKind;
+use crate::plan::Plan;
 
 /// Small memtables, so that tables and blob files are being written when the power goes.
 const STORAGE: Storage = Storage { disk: DiskKind::Layer, log_config: "memtable_bytes = 524288\n" };
@@ -38,37 +38,11 @@ enum Prelude {
 /// # Errors
 /// A cluster cannot be started, or the ledger not be written.
 pub async fn run(plan: &Plan) -> anyhow::Result<Vec<Line>> {
-    let mut lines = Vec::new();
-    let mut site: Option<Site> = None;
-    for number in plan.first..plan.first + plan.rounds {
-        if plan.until.is_some_and(|until| tokio::time::Instant::now() > until) {
-            break;
-        }
-        let mut current = match site.take() {
-            Some(site) => site,
-            None => Site::open(plan, STORAGE, BALLAST_RECORDS).await.context("a new cluster")?,
-        };
-        let mut line = Line { round: number, faults: vec!["power-cut".to_owned()], ..Line::default() };
-        let result = round(&mut current, plan, number, &mut line).await;
-        current.end_round(&mut line, result);
-        let mut good = plan.keep(&mut line)?;
-        lines.push(line);
-        if good && (current.rounds >= plan.cluster_rounds || number + 1 == plan.first + plan.rounds) {
-            let mut whole = current.finish(number).await;
-            good = plan.keep(&mut whole)?;
-            lines.push(whole);
-        } else if good {
-            site = Some(current);
-            continue;
-        }
-        if !good {
-            eprintln!("    kept: {}", current.cluster.keep().display());
-        }
-    }
-    Ok(lines)
+    series(plan, STORAGE, BALLAST_RECORDS, async |site, number, line| round(site, plan, number, line).await).await
 }
 
 async fn round(site: &mut Site, plan: &Plan, number: u64, line: &mut Line) -> anyhow::Result<()> {
+    line.faults = vec!["power-cut".to_owned()];
     let mut random = StdRng::seed_from_u64(plan.seed_of(number));
     let brokers: Vec<u32> = (1..=site.cluster.broker_count()).collect();
     let sync = Duration::from_millis(random.random_range(1..=SYNC_MS_MAX));
@@ -79,7 +53,7 @@ async fn round(site: &mut Site, plan: &Plan, number: u64, line: &mut Line) -> an
         7..9 => Prelude::WhileStarting,
         _ => Prelude::Twice,
     };
-    let fault_at = site.load.now();
+    let fault_at = site.loaded.load.now();
     match prelude {
         Prelude::Nothing => {}
         Prelude::WhileStarting => site.cluster.kill_all_brokers()?,
@@ -94,7 +68,7 @@ async fn round(site: &mut Site, plan: &Plan, number: u64, line: &mut Line) -> an
     line.targets = vec![format!("{prelude:?}: {}", line.targets.join(", "))];
     // What a broker says while its disk fails is not held against it.
     let logs: Vec<u64> = brokers.iter().map(|id| site.log_length(*id)).collect();
-    let end_at = site.load.now();
+    let end_at = site.loaded.load.now();
     let back = site.come_back(line).await;
     for (broker, from) in brokers.iter().zip(logs) {
         let text = site.log_since(*broker, from);
@@ -102,7 +76,7 @@ async fn round(site: &mut Site, plan: &Plan, number: u64, line: &mut Line) -> an
         line.failures.extend(alarms.take(3).map(|alarm| format!("broker {broker}: {alarm}")));
     }
     back?;
-    site.ballast.whole(&site.reader, super::COME_BACK).await?;
+    site.ballast.whole(&site.loaded.reader, super::COME_BACK).await?;
     site.judge(line, fault_at, end_at).await
 }
 

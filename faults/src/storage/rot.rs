@@ -18,14 +18,15 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::time::{Instant, sleep};
 
+use super::COME_BACK;
 use super::ballast::{Ballast, Held};
 use super::site::Site;
-use super::{COME_BACK, Plan};
 use crate::campaign::ledger::Line;
 use crate::campaign::verdict::{read_from_one, read_whole};
 use crate::cluster::Storage;
 use crate::daemon::Signal;
 use crate::disk::DiskKind;
+use crate::plan::Plan;
 
 /// Small memtables, so that there are tables and blob files to be damaged; and every copy is
 /// read once after each start, as fast as can be.
@@ -40,6 +41,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const STARTS_MAX: u32 = 4;
 /// More than a broker takes that has nothing to complain about.
 const READY_WITHIN: Duration = Duration::from_secs(5);
+/// What one says that ends because of what is on its disk.
+const ENDS: [&str; 2] = ["the log cannot go on", "does not start"];
 /// What a broker says that found something.
 const REPORTS: [&str; 5] = ["is damaged", "was set aside", "cannot be read", "Repair {", "written again"];
 
@@ -60,7 +63,7 @@ pub async fn run(plan: &Plan) -> anyhow::Result<Vec<Line>> {
     let mut lines = Vec::new();
     let mut site: Option<Place> = None;
     for number in plan.first..plan.first + plan.rounds {
-        if plan.until.is_some_and(|until| Instant::now() > until) {
+        if plan.time_is_up() {
             break;
         }
         let mut current = match site.take() {
@@ -93,7 +96,7 @@ struct Place {
 impl Place {
     async fn open(plan: &Plan) -> anyhow::Result<Self> {
         let site = Site::open(plan, STORAGE, BALLAST_RECORDS).await?;
-        let alone = Ballast::fill(&site.reader, ALONE, 1, BALLAST_RECORDS).await?;
+        let alone = Ballast::fill(&site.loaded.reader, ALONE, 1, BALLAST_RECORDS).await?;
         Ok(Self { site, alone, spent: false })
     }
 
@@ -113,38 +116,56 @@ impl Place {
     }
 
     async fn one(&mut self, victim: u32, killed: bool, random: &mut StdRng, line: &mut Line) -> anyhow::Result<()> {
-        let fault_at = self.site.load.now();
+        let fault_at = self.site.loaded.load.now();
         self.stop(victim, killed).await?;
         let from = self.site.log_length(victim);
         let done = self.hurt(victim, random)?;
         let how = if killed { "killed" } else { "stopped" };
         line.targets = vec![format!("broker {victim}, {how}, {}", describe(&done))];
-        let end_at = self.site.load.now();
-        let mut starts = 0;
-        let noticed = loop {
-            starts += 1;
-            match self.until_repaired(victim, from, line).await {
-                Ok(noticed) => break noticed,
-                // Its supervisor starts it again, as it would start any process.
-                Err(_) if self.site.cluster.check_alive().is_err() && starts < STARTS_MAX => {}
-                Err(error) if !self.site.cluster.broker(victim).runs() && starts < STARTS_MAX => drop(error),
-                Err(error) => return Err(error),
+        let end_at = self.site.loaded.load.now();
+        let mut starts = 1;
+        let (noticed, alone) = loop {
+            match self.repaired(victim, from, line).await {
+                Ok(found) => break found,
+                Err(error) if starts == STARTS_MAX || !self.started_again(line).await? => return Err(error),
+                Err(_) => starts += 1,
             }
         };
-        if starts > 1 {
-            line.targets[0] += &format!(": started {starts} times");
-        }
-        self.site.ballast.whole(&self.site.reader, COME_BACK).await?;
-        let alone = self.check_alone(noticed.is_some(), line).await?;
         self.site.judge(line, fault_at, end_at).await?;
-        self.compare(victim).await.context("what the broker holds")?;
         let outcome = match (noticed, alone) {
             (Some(what), true) => format!("repaired ({what})"),
             (Some(what), false) => format!("repaired, and the only copy refused ({what})"),
             (None, _) => "no effect".to_owned(),
         };
         line.targets[0] += &format!(": {outcome}");
+        self.started_again(line).await?;
         Ok(())
+    }
+
+    /// Everything is in sync, what is served is right, and the broker holds it. What was
+    /// noticed, and whether the only copies are served.
+    async fn repaired(&mut self, victim: u32, from: u64, line: &mut Line) -> anyhow::Result<(Option<String>, bool)> {
+        let noticed = self.until_repaired(victim, from, line).await?;
+        self.site.ballast.whole(&self.site.loaded.reader, COME_BACK).await?;
+        // One that ended has said why, whichever it was.
+        let told = noticed.is_some() || !line.ended.is_empty();
+        let alone = self.check_alone(told, line).await?;
+        self.compare(victim).await.context("what the broker holds")?;
+        Ok((noticed, alone))
+    }
+
+    /// Whether a broker ended because of what is on its disk: its supervisor starts it again, as
+    /// it would start any process. The store reads some damage only when it rewrites its tables,
+    /// which may be rounds later, and a broker whose store has stopped cannot go on.
+    async fn started_again(&mut self, line: &mut Line) -> anyhow::Result<bool> {
+        for (_, how) in self.site.cluster.ended() {
+            ensure!(ENDS.iter().any(|end| how.contains(end)), "{how}");
+        }
+        let all = 1..=self.site.cluster.broker_count();
+        let down: Vec<u32> = all.filter(|id| !self.site.cluster.broker(*id).runs()).collect();
+        line.ended.extend(down.iter().map(|id| format!("broker-{id}")));
+        self.site.cluster.restart()?;
+        Ok(!down.is_empty())
     }
 
     /// Starts the broker, and waits until it has read every copy and everything is in sync.
@@ -160,17 +181,17 @@ impl Place {
     /// afterwards is right; what is not served was reported.
     async fn all(&mut self, random: &mut StdRng, line: &mut Line) -> anyhow::Result<()> {
         self.spent = true;
-        let cut = self.site.load.stop(COME_BACK).await?;
-        let shape = self.site.load.shape().clone();
+        let cut = self.site.loaded.load.stop(COME_BACK).await?;
+        let shape = self.site.loaded.load.shape().clone();
         let history = crate::campaign::verdict::judge(
-            self.site.reader.clone(),
+            self.site.loaded.reader.clone(),
             shape.clone(),
             cut,
-            self.site.chains.clone(),
+            self.site.loaded.chains.clone(),
             COME_BACK,
         );
         let judged = history.await?;
-        crate::campaign::enter(line, &judged);
+        crate::loaded::count(line, &judged);
         let brokers: Vec<u32> = (1..=self.site.cluster.broker_count()).collect();
         let mut from = Vec::new();
         for id in &brokers {
@@ -195,7 +216,7 @@ impl Place {
         while began.elapsed() < PATIENCE {
             refused.clear();
             for ballast in [&self.site.ballast, &self.alone] {
-                for held in ballast.check(&self.site.reader, Duration::from_secs(3)).await {
+                for held in ballast.check(&self.site.loaded.reader, Duration::from_secs(3)).await {
                     match held {
                         Held::Whole => {}
                         Held::Refused { why, .. } => refused.push(why),
@@ -209,7 +230,7 @@ impl Place {
         }
         ensure!(refused.is_empty() || noticed > 0, "refused without a report: {refused:?}");
         // Every record that is served is one that was there; all of them, or it says so.
-        match read_whole(&self.site.reader, &shape, Duration::from_secs(10)).await {
+        match read_whole(&self.site.loaded.reader, &shape, Duration::from_secs(10)).await {
             Ok(held) => {
                 let differing = held.differing(&judged.chains);
                 ensure!(differing.is_empty(), "partitions {differing:?} are others now");
@@ -264,7 +285,7 @@ impl Place {
 
     /// Of what has one copy: whole, or refused after a report. Makes it anew if it is refused.
     async fn check_alone(&mut self, noticed: bool, line: &mut Line) -> anyhow::Result<bool> {
-        let held = self.alone.check(&self.site.reader, Duration::from_secs(4)).await;
+        let held = self.alone.check(&self.site.loaded.reader, Duration::from_secs(4)).await;
         if let Some(Held::Wrong(what)) = held.iter().find(|held| matches!(held, Held::Wrong(_))) {
             bail!("served wrong: {what}");
         }
@@ -279,9 +300,9 @@ impl Place {
 
     /// Everything that this broker holds of what is replicated, read from it.
     async fn compare(&mut self, id: u32) -> anyhow::Result<()> {
-        let (reader, observer) = (&self.site.reader, &self.site.observer);
-        let shape = self.site.load.shape();
-        read_from_one(reader, observer, shape, BrokerId(id), &self.site.chains, COME_BACK).await
+        let (reader, observer) = (&self.site.loaded.reader, &self.site.loaded.observer);
+        let shape = self.site.loaded.load.shape();
+        read_from_one(reader, observer, shape, BrokerId(id), &self.site.loaded.chains, COME_BACK).await
     }
 }
 

@@ -18,9 +18,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
+use baton_tests::sim::cluster::show_log;
 use baton_tests::sim::mutation::{self, Planted};
 use baton_tests::sim::process::Runner;
-use baton_tests::sim::{Outcome, Plan, ledger, run, shrink};
+use baton_tests::sim::{Outcome, Plan, ledger, run, shrink, unreached};
 use clap::{Args, Parser, Subcommand};
 
 #[derive(Parser)]
@@ -76,6 +77,9 @@ enum Command {
         seconds: u64,
         #[arg(long, default_value_t = 1)]
         threads: usize,
+        /// Adds a line for each bug.
+        #[arg(long)]
+        ledger: Option<PathBuf>,
     },
     /// What a ledger shows for these sources.
     Sum { ledger: PathBuf },
@@ -139,8 +143,9 @@ fn main() -> Result<ExitCode> {
             range(&runner()?, &seeds, &Range { seconds, ledger, threads, batch })?
         }
         Command::Shrink { which, runs } => cut(&runner()?, &which, runs)?,
-        Command::Hunt { names, hunts, seeds, seconds, threads } => {
-            hunt(&runner()?, &names, &Hunts { hunts, seeds, seconds, threads })?
+        Command::Hunt { names, hunts, seeds, seconds, threads, ledger } => {
+            let version = ledger::version()?;
+            hunt(&runner()?, &names, &Hunts { hunts, seeds, seconds, threads, ledger, version })?
         }
         Command::Sum { ledger } => {
             println!("{:?}", ledger::sum(&ledger, &ledger::version()?)?);
@@ -153,9 +158,13 @@ fn main() -> Result<ExitCode> {
 
 fn child(history: Option<PathBuf>) -> Result<bool> {
     let plan: Plan = serde_json::from_reader(std::io::stdin())?;
-    let outcome = run(&plan);
+    let seed = plan.seed;
+    // The log is set up in another thread than the run's, which begins like that of any process.
+    show_log();
+    let outcome = std::thread::Builder::new().stack_size(16 << 20).spawn(move || run(&plan))?.join();
+    let outcome = outcome.map_err(|_| anyhow::anyhow!("the simulation panicked"))?;
     if let Some(path) = history {
-        outcome.history.write(&path, &format!("seed {}", plan.seed))?;
+        outcome.history.write(&path, &format!("seed {seed}"))?;
     }
     println!("{}", serde_json::to_string(&outcome)?);
     Ok(false)
@@ -208,6 +217,8 @@ struct Hunts {
     seeds: u64,
     seconds: u64,
     threads: usize,
+    ledger: Option<PathBuf>,
+    version: ledger::Version,
 }
 
 fn range(runner: &Runner, seeds: &str, how: &Range) -> Result<bool> {
@@ -236,22 +247,33 @@ fn range(runner: &Runner, seeds: &str, how: &Range) -> Result<bool> {
             });
         }
     });
-    let reached = reached.into_inner().unwrap_or_default();
-    let never: Vec<_> = reached.iter().filter(|(_, count)| **count == 0).map(|(name, _)| name).collect();
-    println!("branches never reached: {never:?}");
+    tell_branches(&reached.into_inner().unwrap_or_default());
     Ok(failed.into_inner() > 0)
+}
+
+/// What was never taken, what cannot be, and what was taken least.
+fn tell_branches(counts: &BTreeMap<String, u64>) {
+    println!("branches never reached: {:?}", unreached::surprising(counts));
+    for (name, why) in unreached::UNREACHABLE {
+        println!("unreachable: {name}, because {why}");
+    }
+    println!("reached although listed as unreachable: {:?}", unreached::reached_after_all(counts));
+    let mut taken: Vec<_> = counts.iter().filter(|(_, count)| **count > 0).map(|(name, n)| (n, name)).collect();
+    taken.sort_unstable();
+    println!("taken least: {:?}", taken.iter().take(25).collect::<Vec<_>>());
 }
 
 fn some(
     runner: &Runner,
     seeds: std::ops::Range<u64>,
     seconds: u64,
-    version: &str,
+    version: &ledger::Version,
     reached: &Mutex<BTreeMap<String, u64>>,
 ) -> ledger::Line {
     let (from, to) = (seeds.start, seeds.end);
     let mut line = ledger::Line {
-        version: version.to_owned(),
+        version: version.product.clone(),
+        simulation: version.simulation.clone(),
         from,
         to,
         seconds,
@@ -337,31 +359,46 @@ fn hunt(runner: &Runner, names: &[String], how: &Hunts) -> Result<bool> {
 }
 
 fn hunt_one(runner: &Runner, number: u64, planted: Planted, how: &Hunts) {
-    let Hunts { hunts, seeds, seconds, .. } = *how;
-    let (mut needed, mut missed, mut first) = (Vec::new(), 0, None);
-    for hunt in 0..hunts {
-        let start = if hunts == 1 { 1 } else { number * 1_000_000 + hunt * 1_000 };
+    let Hunts { hunts, seeds, seconds, version, .. } = how;
+    let mut hunted = ledger::Hunted {
+        version: version.product.clone(),
+        simulation: version.simulation.clone(),
+        mutation: planted.name(),
+        seeds_max: *seeds,
+        seconds: *seconds,
+        needed: Vec::new(),
+        missed: 0,
+        first: None,
+    };
+    for hunt in 0..*hunts {
+        let start = if *hunts == 1 { 1 } else { number * 1_000_000 + hunt * 1_000 };
         let found = (start..start + seeds).find_map(|seed| {
-            let plan = Plan { mutation: Some(planted.name()), ..Plan::of_seed(seed, seconds) };
+            let plan = Plan { mutation: Some(planted.name()), ..Plan::of_seed(seed, *seconds) };
             let outcome = runner.run(&plan, None).ok()?;
             outcome.violations.first().map(|why| (seed, why.chars().take(160).collect::<String>()))
         });
         match found {
             Some((seed, why)) => {
-                needed.push(seed - start + 1);
-                first.get_or_insert((seed, why));
+                hunted.needed.push(seed - start + 1);
+                hunted.first.get_or_insert((seed, why));
             }
-            None => missed += 1,
+            None => hunted.missed += 1,
         }
-        if missed > 0 && needed.is_empty() && hunt >= 1 {
+        if hunted.missed > 0 && hunted.needed.is_empty() && hunt >= 1 {
             break;
         }
     }
-    needed.sort_unstable();
-    let median = needed.get(needed.len().saturating_sub(1) / 2);
+    hunted.needed.sort_unstable();
     println!(
-        "{}: found {} times, missed {missed}, median {median:?} of {needed:?}; first {first:?}",
-        planted.name(),
-        needed.len()
+        "{}: found {} times, missed {}, median {:?} of {:?}; first {:?}",
+        hunted.mutation,
+        hunted.needed.len(),
+        hunted.missed,
+        hunted.median(),
+        hunted.needed,
+        hunted.first
     );
+    if let Some(Err(error)) = how.ledger.as_ref().map(|path| ledger::append(path, &hunted)) {
+        println!("the ledger cannot be written: {error}");
+    }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Once};
 use std::time::{Duration, UNIX_EPOCH};
 
 use baton_broker::clock::{Clock, Seed, SimulatedClock};
@@ -91,6 +91,8 @@ pub struct Settings {
     pub seed: u64,
     pub rehome_after: Duration,
     pub planted: Option<Planted>,
+    /// Brokers have little room and little patience, see [`super::Plan::tight`].
+    pub tight: bool,
 }
 
 /// What a simulated cluster is made of. Clones share it.
@@ -144,7 +146,8 @@ impl SimCluster {
     /// A cluster of so many brokers and two coordinators.
     #[must_use]
     pub fn new(brokers: u32, seed: u64) -> Self {
-        Self::with(Settings { brokers, coordinators: 2, seed, rehome_after: Duration::from_secs(600), planted: None })
+        let rehome_after = Duration::from_secs(600);
+        Self::with(Settings { brokers, coordinators: 2, seed, rehome_after, planted: None, tight: false })
     }
 
     #[must_use]
@@ -278,7 +281,7 @@ impl SimCluster {
         let open = move |_: usize| Ok::<_, RegistryError>(Arc::clone(&first));
         let seed = Seed(self.settings.seed).split(&name).split_number(start);
         let parts = BrokerParts {
-            config: broker_config(id),
+            config: broker_config(id, self.settings.tight),
             network: Arc::new(SimulatedNetwork),
             log: Arc::new(MemoryLog::open(&self.disk(id), MemoryOptions::default())),
             registry,
@@ -347,11 +350,17 @@ impl tracing_subscriber::fmt::time::FormatTime for SimulatedTime {
     }
 }
 
-fn show_log() {
-    if std::env::var_os("RUST_LOG").is_none() {
-        return;
+/// Shows the log if `RUST_LOG` asks for it. To be called before a simulation, in another thread:
+/// the log's filter draws from the random state of the thread that makes it, and what is drawn
+/// there decides the order of waiters.
+pub fn show_log() {
+    static ONCE: Once = Once::new();
+    if std::env::var_os("RUST_LOG").is_some() {
+        ONCE.call_once(set_log);
     }
-    // A second simulation of the same process finds it set.
+}
+
+fn set_log() {
     let _ = tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .with_ansi(false)
@@ -370,7 +379,7 @@ impl Counter {
     }
 }
 
-fn broker_config(id: u32) -> BrokerConfig {
+fn broker_config(id: u32, tight: bool) -> BrokerConfig {
     let name = broker_name(id);
     let mut config = BrokerConfig { broker_id: id, shards: 2, ..BrokerConfig::default() };
     for listener in &mut config.listeners {
@@ -380,6 +389,12 @@ fn broker_config(id: u32) -> BrokerConfig {
     config.peer.bind = "0.0.0.0:7410".to_owned();
     config.peer.advertised = format!("{name}:7410");
     config.http.bind = "0.0.0.0:7480".to_owned();
+    if tight {
+        config.limits.peer_in_flight_bytes = 48 << 10;
+        config.limits.peer_frame_bytes = 16 << 10;
+        config.limits.tail_cache_bytes = 64 << 10;
+        config.log.scrub_interval_ms = 1_500;
+    }
     config
 }
 

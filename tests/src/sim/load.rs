@@ -1,25 +1,20 @@
-//! The clients: producers, consumers that follow and that go back, an administrator. What they
-//! did and were told is the history.
+//! The clients and what they share; the idempotent producers. What they did and were told is the
+//! history.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use baton_client::admin::TopicSpec;
-use baton_client::{
-    BrokerId, Client, Consumer, ConsumerConfig, Delivery, Offset, Producer, ProducerConfig, Record, Start,
-};
-use baton_history::event::{Ack, Event, Final, Outcome, Poll, PollFailed, Seen, Send};
+use baton_client::{Client, Delivery, Producer, ProducerConfig, Record};
+use baton_history::event::{Ack, Event, Outcome, Send};
 use baton_history::{Recorder, payload_id};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tokio::sync::{mpsc, watch};
 
-use super::plan::{PARTITIONS, Plan, What};
+use super::plan::{Plan, What};
+use super::topic::{Place, Topic};
 use super::{SimCluster, client_name};
-
-/// The topic that everybody uses.
-pub const TOPIC: &str = "orders";
 
 /// A record that is not acknowledged after so long fails.
 const DELIVERY: Duration = Duration::from_secs(20);
@@ -40,24 +35,27 @@ pub enum Stage {
 pub struct Load {
     pub cluster: SimCluster,
     pub recorder: Recorder,
-    stage: watch::Receiver<Stage>,
+    pub(super) stage: watch::Receiver<Stage>,
     state: Arc<Mutex<State>>,
     seed: u64,
 }
 
+/// One record: its producer, where it goes, and its number.
+pub type Key = (String, Place, u64);
+
 #[derive(Debug, Default)]
-struct State {
-    operations: u64,
-    under_way: BTreeSet<(String, u32, u64)>,
+pub(super) struct State {
+    pub(super) operations: u64,
+    pub(super) under_way: BTreeSet<Key>,
     /// The last record of each producer and partition, sent when all was mended.
-    last_words: BTreeSet<(String, u32, u64)>,
+    last_words: BTreeSet<Key>,
     /// Producers that still have something to say.
     speaking: BTreeSet<u32>,
-    /// After the last acknowledged record of each partition.
-    acknowledged: BTreeMap<u32, u64>,
+    /// After the last acknowledged record of each partition, by the epoch that acknowledged it.
+    acknowledged: BTreeMap<Place, BTreeMap<u32, u64>>,
     /// The ends that the last reading has to reach, and whether it did.
-    ends: BTreeMap<u32, u64>,
-    read: bool,
+    pub(super) ends: BTreeMap<Place, u64>,
+    pub(super) read: bool,
 }
 
 impl Load {
@@ -94,7 +92,7 @@ impl Load {
     /// Records that were handed to a client and neither acknowledged nor refused: each by its
     /// producer, partition and number.
     #[must_use]
-    pub fn under_way(&self) -> BTreeSet<(String, u32, u64)> {
+    pub fn under_way(&self) -> BTreeSet<Key> {
         self.lock().under_way.clone()
     }
 
@@ -105,12 +103,12 @@ impl Load {
     }
 
     #[must_use]
-    pub fn acknowledged(&self) -> BTreeMap<u32, u64> {
+    pub fn acknowledged(&self) -> BTreeMap<Place, BTreeMap<u32, u64>> {
         self.lock().acknowledged.clone()
     }
 
     /// How far the last reading has to come.
-    pub fn set_ends(&self, ends: BTreeMap<u32, u64>) {
+    pub fn set_ends(&self, ends: BTreeMap<Place, u64>) {
         self.lock().ends = ends;
     }
 
@@ -119,11 +117,11 @@ impl Load {
         self.lock().read
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().expect("nobody panics")
     }
 
-    fn stage(&self) -> Stage {
+    pub(super) fn stage(&self) -> Stage {
         *self.stage.borrow()
     }
 
@@ -133,6 +131,9 @@ impl Load {
         let each = plan.producers.max(1) * 2_000 / plan.operations_per_second.max(1);
         for id in (0..plan.producers).filter(mine) {
             tokio::spawn(self.clone().produce(id, each));
+        }
+        for id in (0..plan.plain_producers).filter(mine) {
+            tokio::spawn(self.clone().produce_plainly(id, each));
         }
         let each = plan.consumers.max(1) * 2_000 / plan.operations_per_second.max(1);
         for id in (0..plan.consumers).filter(mine) {
@@ -145,7 +146,7 @@ impl Load {
         std::future::pending().await
     }
 
-    async fn connect(&self, label: u64) -> Client {
+    pub(super) async fn connect(&self, label: u64) -> Client {
         loop {
             match self.cluster.client(label).await {
                 Ok(client) => return client,
@@ -154,14 +155,14 @@ impl Load {
         }
     }
 
-    fn rng(&self, label: u64) -> SmallRng {
+    pub(super) fn rng(&self, label: u64) -> SmallRng {
         SmallRng::seed_from_u64(self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ label)
     }
 
-    async fn partitions(&self, client: &Client) -> u32 {
+    pub(super) async fn partitions(&self, client: &Client, topic: Topic) -> u32 {
         loop {
-            match client.partitions(TOPIC).await {
-                Ok(n) if n >= PARTITIONS => return n,
+            match client.partitions(topic.name()).await {
+                Ok(n) if n >= topic.partitions() => return n,
                 _ => tokio::time::sleep(Duration::from_millis(100)).await,
             }
         }
@@ -170,7 +171,8 @@ impl Load {
     /// Sends records of different lengths to every partition, until the load ends.
     async fn produce(self, id: u32, every_ms: u32) {
         let client = self.connect(100 + u64::from(id)).await;
-        let partitions = self.partitions(&client).await;
+        let orders = self.partitions(&client, Topic::Orders).await;
+        self.partitions(&client, Topic::Drafts).await;
         let mut rng = self.rng(100 + u64::from(id));
         let config = ProducerConfig { delivery_timeout: DELIVERY, ..ProducerConfig::default() };
         let producer = client.producer(config);
@@ -182,20 +184,20 @@ impl Load {
                 break;
             }
             // Records that go to one partition in a burst share a batch.
-            let partition = rng.random_range(0..partitions);
+            let place = draw_place(&mut rng, orders);
             let burst = if rng.random_bool(0.1) { rng.random_range(2..6) } else { 1 };
             for _ in 0..burst {
                 let filler = if rng.random_bool(0.02) { 20_000 } else { rng.random_range(0..200) };
-                let value = format!("p{id}/{partition}/{sequence}/{}", "x".repeat(filler));
-                self.send(&producer, id, partition, sequence, value).await;
+                let value = format!("p{id}/{place}/{sequence}/{}", "x".repeat(filler));
+                self.send(&producer, id, place, sequence, value).await;
                 sequence += 1;
             }
         }
         // All is mended now: whoever cannot write any more has not noticed it.
-        for partition in 0..partitions {
-            let value = format!("p{id}/{partition}/{sequence}/last");
-            self.lock().last_words.insert((format!("p{id}"), partition, sequence));
-            self.send(&producer, id, partition, sequence, value).await;
+        for place in all_places(orders) {
+            let value = format!("p{id}/{place}/{sequence}/last");
+            self.lock().last_words.insert((format!("p{id}"), place, sequence));
+            self.send(&producer, id, place, sequence, value).await;
             sequence += 1;
         }
         self.lock().speaking.remove(&id);
@@ -204,263 +206,102 @@ impl Load {
         std::future::pending::<()>().await;
     }
 
-    async fn send(&self, producer: &Producer, id: u32, partition: u32, sequence: u64, value: String) {
-        let (name, place) = (format!("p{id}"), place(partition));
-        let payload = payload_id(value.as_bytes());
-        {
-            let mut state = self.lock();
-            state.operations += 1;
-            state.under_way.insert((name.clone(), partition, sequence));
-        }
-        let sent = Send {
-            producer: name.clone().into(),
-            partition: place.clone().into(),
-            sequence,
-            payload,
-            sent_us: now_us(),
-        };
-        self.recorder.record(Event::Send(sent));
-        match producer.send(TOPIC, Record::new(value).partition(partition)).await {
+    async fn send(&self, producer: &Producer, id: u32, place: Place, sequence: u64, value: String) {
+        let key = (format!("p{id}"), place, sequence);
+        self.sends(&key, value.as_bytes());
+        let record = Record::new(value).partition(place.partition);
+        match producer.send(place.topic.name(), record).await {
             Ok(delivery) => {
                 let this = self.clone();
                 tokio::spawn(async move {
-                    let key = (name.clone(), partition, sequence);
-                    let outcome = this.outcome(delivery, name, place, partition, sequence).await;
-                    let mut state = this.lock();
-                    if let (true, Event::Fail(failed) | Event::Unknown(failed)) =
-                        (state.last_words.contains(&key), &outcome)
-                    {
+                    let outcome = delivered(delivery, &key).await;
+                    let last = this.lock().last_words.contains(&key);
+                    if let (true, Event::Fail(failed) | Event::Unknown(failed)) = (last, &outcome) {
                         let why = format!("{key:?} was sent when all was mended, and failed: {}", failed.reason);
                         this.cluster.violations.add(why);
                     }
-                    state.under_way.remove(&key);
-                    drop(state);
-                    this.recorder.record(outcome);
+                    this.ended(&key, outcome);
                 });
             }
             Err(error) => {
-                let outcome = failed(name.clone(), place, sequence, &error);
-                self.recorder.record(Event::Fail(outcome));
-                self.lock().under_way.remove(&(name, partition, sequence));
+                let outcome = Event::Fail(failed(&key, &error.to_string()));
+                self.ended(&key, outcome);
             }
         }
     }
 
-    async fn outcome(
-        &self,
-        delivery: Delivery,
-        name: String,
-        place: String,
-        partition: u32,
-        sequence: u64,
-    ) -> Event<'static> {
-        match delivery.await {
-            Ok(stored) => {
-                let mut state = self.lock();
-                let end = state.acknowledged.entry(partition).or_default();
-                *end = (*end).max(stored.offset.0 + 1);
-                Event::Ack(Ack {
-                    producer: name.into(),
-                    partition: place.into(),
-                    sequence,
-                    offset: stored.offset.0,
-                    epoch: Some(stored.epoch.0),
-                    received_us: now_us(),
-                })
-            }
-            Err(error) if error.maybe_stored() => Event::Unknown(failed(name, place, sequence, &error)),
-            Err(error) => Event::Fail(failed(name, place, sequence, &error)),
+    /// A record is handed to a client.
+    pub(super) fn sends(&self, key: &Key, value: &[u8]) {
+        let (producer, place, sequence) = key;
+        {
+            let mut state = self.lock();
+            state.operations += 1;
+            state.under_way.insert(key.clone());
         }
+        self.recorder.record(Event::Send(Send {
+            producer: producer.clone().into(),
+            partition: place.to_string().into(),
+            sequence: *sequence,
+            payload: payload_id(value),
+            sent_us: now_us(),
+        }));
     }
 
-    /// Reads everything as it comes; the second half of the consumers also goes back, now and
-    /// then, to where it was before.
-    async fn consume(self, id: u32, every_ms: u32) {
-        let client = self.connect(200 + u64::from(id)).await;
-        self.partitions(&client).await;
-        let mut rng = self.rng(200 + u64::from(id));
-        let mut reader = Reader::start(self.clone(), &client, format!("c{id}")).await;
-        while self.stage() < Stage::Read {
-            tokio::time::sleep(Duration::from_millis(u64::from(every_ms))).await;
-            reader.poll(Duration::from_millis(200)).await;
-            reader.follow_growth(&client).await;
-            if id % 2 == 1 && rng.random_bool(0.01) {
-                reader.go_back(&mut rng);
-            }
+    /// It was acknowledged, or refused, or nobody knows.
+    pub(super) fn ended(&self, key: &Key, outcome: Event<'static>) {
+        let mut state = self.lock();
+        if let Event::Ack(ack) = &outcome {
+            let by_epoch = state.acknowledged.entry(key.1).or_default();
+            let end = by_epoch.entry(ack.epoch.unwrap_or(0)).or_default();
+            *end = (*end).max(ack.offset + 1);
         }
-    }
-
-    /// When told to, reads every partition from its first record to the end.
-    async fn read_everything(self) {
-        let mut stage = self.stage.clone();
-        if stage.wait_for(|stage| *stage == Stage::Read).await.is_err() {
-            return;
-        }
-        let client = self.connect(300).await;
-        let mut reader = Reader::start(self.clone(), &client, "last".to_owned()).await;
-        loop {
-            reader.poll(Duration::from_millis(500)).await;
-            reader.follow_growth(&client).await;
-            let ends = self.lock().ends.clone();
-            if ends.iter().all(|(partition, end)| reader.next.get(partition).copied().unwrap_or(0) >= *end) {
-                for (partition, end) in ends {
-                    let last = Final { partition: place(partition).into(), log_start: 0, end, at_us: now_us() };
-                    self.recorder.record(Event::Final(last));
-                }
-                self.lock().read = true;
-                return;
-            }
-        }
-    }
-
-    /// Makes the topic, and then what the plan says.
-    async fn administer(self, mut orders: mpsc::UnboundedReceiver<What>) {
-        let client = self.connect(1).await;
-        let spec = TopicSpec { partitions: Some(PARTITIONS), replication: Some(3), ..TopicSpec::new(TOPIC) };
-        let config = BTreeMap::from([("min.insync.replicas".to_owned(), "2".to_owned())]);
-        let spec = TopicSpec { config, timeout: Duration::from_secs(10), ..spec };
-        while client.admin().create_topic(spec.clone()).await.is_err() {
-            // It may be there from an attempt whose answer was late.
-            if client.partitions(TOPIC).await.is_ok_and(|n| n == PARTITIONS) {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        while let Some(what) = orders.recv().await {
-            let client = client.clone();
-            tokio::spawn(async move {
-                if let Err(error) = change(&client, &what).await {
-                    tracing::info!(?what, %error, "the change was refused, or its answer was lost");
-                }
-            });
-        }
+        state.under_way.remove(key);
+        drop(state);
+        self.recorder.record(outcome);
     }
 }
 
-async fn change(client: &Client, what: &What) -> Result<(), baton_client::ClientError> {
-    let admin = client.admin();
-    match what {
-        What::CreateTopic { number, partitions, replication } => {
-            let spec = TopicSpec::new(format!("t{number}")).partitions(*partitions).replication(*replication);
-            admin.create_topic(TopicSpec { timeout: Duration::from_secs(10), ..spec }).await.map(drop)
-        }
-        What::DeleteTopic { number } => admin.delete_topic(&format!("t{number}")).await,
-        What::AddPartition => {
-            let known = client.partitions(TOPIC).await?;
-            admin.add_partitions(TOPIC, known + 1, true).await.map(drop)
-        }
-        What::MinInsync { replicas } => {
-            let set = BTreeMap::from([("min.insync.replicas".to_owned(), replicas.to_string())]);
-            admin.alter_topic(TOPIC, set, Vec::new()).await.map(drop)
-        }
-        What::Reassign { partition, replicas } => {
-            let replicas: Vec<BrokerId> = replicas.iter().map(|id| BrokerId(*id)).collect();
-            admin.reassign(TOPIC, *partition, &replicas).await
-        }
-        What::ElectPreferred { partition } => admin.elect_preferred(TOPIC, *partition).await,
-        _ => Ok(()),
+/// Any partition, the last one of the drafts seldom: it is idle when something befalls it.
+pub(super) fn draw_place(rng: &mut SmallRng, orders: u32) -> Place {
+    if rng.random_bool(0.7) {
+        return Place { topic: Topic::Orders, partition: rng.random_range(0..orders) };
+    }
+    let seldom = rng.random_bool(0.1);
+    Place { topic: Topic::Drafts, partition: if seldom { Topic::Drafts.partitions() - 1 } else { 0 } }
+}
+
+pub(super) fn all_places(orders: u32) -> impl Iterator<Item = Place> {
+    let all = (0..orders).map(|partition| Place { topic: Topic::Orders, partition });
+    all.chain((0..Topic::Drafts.partitions()).map(|partition| Place { topic: Topic::Drafts, partition }))
+}
+
+async fn delivered(delivery: Delivery, key: &Key) -> Event<'static> {
+    match delivery.await {
+        Ok(stored) => acknowledged(key, stored.offset.0, stored.epoch.0),
+        Err(error) if error.maybe_stored() => Event::Unknown(failed(key, &error.to_string())),
+        Err(error) => Event::Fail(failed(key, &error.to_string())),
     }
 }
 
-/// A consumer with what it expects next.
-struct Reader {
-    load: Load,
-    name: String,
-    consumer: Consumer,
-    next: BTreeMap<u32, u64>,
-    sought: BTreeMap<u32, bool>,
-}
-
-impl Reader {
-    async fn start(load: Load, client: &Client, name: String) -> Self {
-        let consumer =
-            client.consumer(ConsumerConfig { fetch_wait: Duration::from_millis(300), ..ConsumerConfig::default() });
-        let mut reader = Self { load, name, consumer, next: BTreeMap::new(), sought: BTreeMap::new() };
-        while reader.next.is_empty() {
-            reader.follow_growth(client).await;
-        }
-        reader
-    }
-
-    /// Reads partitions that were added, too.
-    async fn follow_growth(&mut self, client: &Client) {
-        let Ok(count) = client.partitions(TOPIC).await else {
-            return tokio::time::sleep(Duration::from_millis(100)).await;
-        };
-        for partition in 0..count {
-            if self.next.contains_key(&partition) {
-                continue;
-            }
-            if self.consumer.assign(TOPIC, &[(partition, Start::Offset(Offset(0)))]).await.is_ok() {
-                self.next.insert(partition, 0);
-                self.sought.insert(partition, true);
-            }
-        }
-    }
-
-    fn go_back(&mut self, rng: &mut SmallRng) {
-        let Some((partition, next)) = self.next.iter_mut().nth(rng.random_range(0..4)) else { return };
-        let to = rng.random_range(0..=*next);
-        if self.consumer.seek(TOPIC, *partition, Start::Offset(Offset(to))).is_ok() {
-            *next = to;
-            self.sought.insert(*partition, true);
-        }
-    }
-
-    async fn poll(&mut self, wait: Duration) {
-        self.load.lock().operations += 1;
-        let sent_us = now_us();
-        let records = match self.consumer.poll(wait).await {
-            Ok(records) => records,
-            Err(error) => {
-                let failed = PollFailed {
-                    consumer: self.name.clone().into(),
-                    partition: place(0).into(),
-                    received_us: now_us(),
-                    reason: error.to_string().into(),
-                };
-                return self.load.recorder.record(Event::PollFailed(failed));
-            }
-        };
-        let mut by_partition: BTreeMap<u32, Vec<Seen>> = BTreeMap::new();
-        for record in records {
-            let payload = record.value.as_ref().map(|value| payload_id(value));
-            let seen = Seen { offset: record.offset.0, payload, epoch: Some(record.epoch.0) };
-            by_partition.entry(record.partition).or_default().push(seen);
-        }
-        for (partition, records) in by_partition {
-            let next = self.next.entry(partition).or_default();
-            let from = *next;
-            *next = records.last().map_or(from, |last| last.offset + 1);
-            let poll = Poll {
-                consumer: self.name.clone().into(),
-                partition: place(partition).into(),
-                from,
-                seek: self.sought.insert(partition, false).unwrap_or(false),
-                high_watermark: self.consumer.high_watermark(TOPIC, partition).map(|end| end.0),
-                sent_us,
-                received_us: now_us(),
-                records,
-            };
-            self.load.recorder.record(Event::Poll(poll));
-        }
-    }
-}
-
-fn failed(name: String, place: String, sequence: u64, error: &baton_client::ClientError) -> Outcome<'static> {
-    Outcome {
-        producer: name.into(),
-        partition: place.into(),
-        sequence,
+pub(super) fn acknowledged((producer, place, sequence): &Key, offset: u64, epoch: u32) -> Event<'static> {
+    Event::Ack(Ack {
+        producer: producer.clone().into(),
+        partition: place.to_string().into(),
+        sequence: *sequence,
+        offset,
+        epoch: Some(epoch),
         received_us: now_us(),
-        reason: error.to_string().into(),
-    }
+    })
 }
 
-/// A partition's name in a history.
-#[must_use]
-pub fn place(partition: u32) -> String {
-    format!("{TOPIC}/{partition}")
+pub(super) fn failed((producer, place, sequence): &Key, reason: &str) -> Outcome<'static> {
+    Outcome {
+        producer: producer.clone().into(),
+        partition: place.to_string().into(),
+        sequence: *sequence,
+        received_us: now_us(),
+        reason: reason.to_owned().into(),
+    }
 }
 
 /// Simulated microseconds.

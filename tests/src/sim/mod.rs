@@ -11,34 +11,45 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`plan`] | what happens in one run, as data |
+//! | [`draw`], [`scene`] | draw a plan from its seed |
+//! | [`topic`] | the topics of the load, and what is promised for each |
 //! | [`cluster`] | the hosts |
 //! | [`registry`] | the way to the registry |
 //! | [`nemesis`] | carries out a plan's faults, and mends them |
-//! | [`load`] | the clients |
+//! | [`load`], [`consume`], [`plain`], [`operate`] | the clients |
 //! | [`watch`] | what must hold at every moment |
 //! | [`verdict`] | what must hold in the end |
 //! | [`run`] | one run from its plan to its outcome |
 //! | [`process`] | a run in a process of its own, the same in every one |
 //! | [`mutation`] | the bugs that can be put in |
 //! | [`shrink`] | cuts a failing plan down |
+//! | [`unreached`] | the decisions that no run takes, and why |
 //! | [`ledger`] | what long campaigns have shown |
 
 pub mod cluster;
+pub mod consume;
+pub mod draw;
 pub mod ledger;
 pub mod load;
 pub mod mutation;
 pub mod nemesis;
+pub mod operate;
+pub mod plain;
 pub mod plan;
 pub mod process;
 pub mod registry;
 pub mod run;
+pub mod scene;
 pub mod shrink;
+pub mod topic;
+pub mod unreached;
 pub mod verdict;
 pub mod watch;
 
 pub use cluster::{SimCluster, Trace};
 pub use plan::{Plan, Timed, What};
 pub use run::{Outcome, run};
+pub use topic::{Place, Topic};
 
 #[must_use]
 pub fn broker_name(id: u32) -> String {

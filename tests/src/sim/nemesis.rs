@@ -7,6 +7,8 @@ use baton_broker::log::memory::MemoryDisk;
 use turmoil::Sim;
 
 use super::plan::{Plan, Timed, What};
+use super::topic::Place;
+use super::watch::RegistryWatch;
 use super::{SimCluster, broker_name, client_name, coordinator_name};
 
 /// A process that ended by itself is started again after so long.
@@ -25,6 +27,7 @@ struct Link {
 
 pub struct Nemesis {
     cluster: SimCluster,
+    registry: RegistryWatch,
     events: Vec<Timed>,
     next: usize,
     /// What is under way, by its number in the plan; with when it ends.
@@ -43,12 +46,13 @@ pub struct Nemesis {
 
 impl Nemesis {
     #[must_use]
-    pub fn new(cluster: SimCluster, plan: &Plan) -> Self {
+    pub fn new(cluster: SimCluster, registry: RegistryWatch, plan: &Plan) -> Self {
         let brokers = (1..=plan.brokers).map(broker_name);
         let coordinators = (1..=plan.coordinators).map(coordinator_name);
         let hosts = brokers.chain(coordinators).chain((1..=CLIENTS).map(client_name)).collect();
         Self {
             cluster,
+            registry,
             events: plan.events.clone(),
             next: 0,
             active: BTreeMap::new(),
@@ -68,10 +72,16 @@ impl Nemesis {
             self.end(sim, number);
         }
         let mut changes = Vec::new();
-        while let Some(event) = self.events.get(self.next).filter(|event| event.at_ms <= now_ms).cloned() {
-            let number = self.next;
+        while let Some(event) = self.events.get(self.next).filter(|event| event.at_ms <= now_ms) {
+            let (number, mut event) = (self.next, event.clone());
             self.next += 1;
+            if let What::ToLeader { place, strike } = event.what {
+                let Some(leader) = self.leader(place) else { continue };
+                event.what = strike.at(leader);
+                self.events[number].what = event.what.clone();
+            }
             if event.what.is_change() {
+                tracing::info!(what = ?event.what, "is asked for");
                 changes.push(event.what);
                 continue;
             }
@@ -82,6 +92,13 @@ impl Nemesis {
         }
         self.revive(sim, now_ms);
         changes
+    }
+
+    /// The broker that the registry names.
+    fn leader(&self, place: Place) -> Option<u32> {
+        let known = self.registry.known();
+        let id = known.id(place)?;
+        known.states.get(&id)?.leader.map(|leader| leader.broker.0)
     }
 
     /// Ends everything, and begins nothing more.
@@ -118,6 +135,8 @@ impl Nemesis {
             What::ClockJump { host, ms } => self.cluster.jump(host, *ms),
             What::SlowDisk { broker, ms } => self.cluster.disk(*broker).set_slow(Duration::from_millis(*ms)),
             What::FullDisk { broker } => self.cluster.disk(*broker).set_full(true),
+            What::Overloaded { broker } => self.cluster.disk(*broker).set_overloaded(true),
+            What::RefuseAppend { broker } => self.cluster.disk(*broker).refuse_next_append(),
             What::FailSync { broker } => self.cluster.disk(*broker).fail_next_sync(),
             What::BitRot { broker, batch } => self.rot(*broker, *batch),
             What::LoseTail { broker, copy, batches } => {
@@ -165,6 +184,7 @@ impl Nemesis {
             What::ClockJump { host, ms } => self.cluster.jump(host, -ms),
             What::SlowDisk { broker, .. } => self.cluster.disk(*broker).set_slow(Duration::ZERO),
             What::FullDisk { broker } => self.cluster.disk(*broker).set_full(false),
+            What::Overloaded { broker } => self.cluster.disk(*broker).set_overloaded(false),
             _ => {}
         }
         self.settle_links(sim);

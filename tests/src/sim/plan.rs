@@ -1,11 +1,10 @@
 //! What happens in one run: data, so that it can be printed, replayed and cut down.
 
-use rand::rngs::StdRng;
-use rand::seq::IndexedRandom;
-use rand::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
-use super::{broker_name, client_name, coordinator_name};
+use super::broker_name;
+use super::draw::Draw;
+use super::topic::{Place, Topic};
 
 /// Faults come every ten seconds, one to four at a time.
 const FAULT_EVERY_MS: u64 = 10_000;
@@ -15,9 +14,6 @@ const CHANGE_EVERY_MS: u64 = 7_000;
 
 /// The cluster is left alone for so long at first.
 const QUIET_MS: u64 = 3_000;
-
-/// The partitions of the topic that everybody uses, at first.
-pub const PARTITIONS: u32 = 4;
 
 /// Everything that decides a run, besides the code.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +25,12 @@ pub struct Plan {
     pub coordinators: u32,
     pub producers: u32,
     pub consumers: u32,
+    /// Producers without idempotence, which repeat what was not answered, and now and then
+    /// break the rules of sequences.
+    pub plain_producers: u32,
+    /// Little may be under way to a follower, little is kept in memory, and copies are read
+    /// from end to end all the time.
+    pub tight: bool,
     /// Produced records and polls of all clients together.
     pub operations_per_second: u32,
     /// The rule that is switched off, by its name.
@@ -129,6 +131,19 @@ pub enum What {
         broker: u32,
         batch: u32,
     },
+    /// The log takes nothing for a while: too much waits for it.
+    Overloaded {
+        broker: u32,
+    },
+    /// One append is refused for want of room.
+    RefuseAppend {
+        broker: u32,
+    },
+    /// What befalls whoever leads the partition at that time.
+    ToLeader {
+        place: Place,
+        strike: Strike,
+    },
     /// The disk loses the newest batches of a copy although it said that they were synced.
     LoseTail {
         broker: u32,
@@ -153,15 +168,57 @@ pub enum What {
     },
     AddPartition,
     MinInsync {
+        topic: Topic,
         replicas: u32,
     },
     Reassign {
-        partition: u32,
+        place: Place,
         replicas: Vec<u32>,
     },
     ElectPreferred {
-        partition: u32,
+        place: Place,
     },
+    /// An operator believes this copy, whatever others acknowledged.
+    ElectUnclean {
+        partition: u32,
+        broker: u32,
+    },
+}
+
+/// A fault of one broker, whichever it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Strike {
+    Kill,
+    PowerOff,
+    Pause,
+    Isolate,
+    NoRegistry,
+    Expire,
+    FullDisk,
+    RefuseAppend,
+    SlowDisk,
+    Drain,
+}
+
+impl Strike {
+    /// The fault, at this broker.
+    #[must_use]
+    pub fn at(self, broker: u32) -> What {
+        let host = broker_name(broker);
+        match self {
+            Self::Kill => What::Kill { host },
+            Self::PowerOff => What::PowerOff { broker, torn: 0 },
+            Self::Pause => What::Pause { host },
+            Self::Isolate => What::Isolate { host },
+            Self::NoRegistry => What::NoRegistry { host },
+            Self::Expire => What::Expire { host },
+            Self::FullDisk => What::FullDisk { broker },
+            Self::RefuseAppend => What::RefuseAppend { broker },
+            Self::SlowDisk => What::SlowDisk { broker, ms: 300 },
+            Self::Drain => What::Drain { broker },
+        }
+    }
 }
 
 impl What {
@@ -176,6 +233,7 @@ impl What {
                 | Self::MinInsync { .. }
                 | Self::Reassign { .. }
                 | Self::ElectPreferred { .. }
+                | Self::ElectUnclean { .. }
         )
     }
 
@@ -194,8 +252,7 @@ impl Plan {
     /// The plan of a seed.
     #[must_use]
     pub fn of_seed(seed: u64, seconds: u64) -> Self {
-        let mut draw = Draw { rng: StdRng::seed_from_u64(seed ^ 0xba70_0001), brokers: 4, damages: false, topics: 0 };
-        draw.damages = draw.rng.random_bool(0.5);
+        let mut draw = Draw::new(seed);
         let mut plan = Self {
             seed,
             seconds,
@@ -203,27 +260,32 @@ impl Plan {
             coordinators: 2,
             producers: 4,
             consumers: 2,
+            plain_producers: 1,
+            tight: draw.chance(0.4),
             operations_per_second: 50,
             mutation: None,
-            rehome_after_s: if draw.rng.random_bool(0.3) { 8 } else { 600 },
+            rehome_after_s: if draw.chance(0.3) { 8 } else { 600 },
             events: Vec::new(),
         };
         let end = seconds * 1_000;
-        let mut at = QUIET_MS + draw.rng.random_range(0..3_000);
+        let mut at = QUIET_MS + draw.below(3_000);
         while at + 1_500 < end {
-            for _ in 0..draw.rng.random_range(1..=4) {
-                let at_ms = at + draw.rng.random_range(0..1_500);
+            let mut events = if draw.chance(0.5) { draw.scene() } else { Vec::new() };
+            for _ in 0..draw.between(u64::from(events.is_empty()), if events.is_empty() { 4 } else { 1 }) {
                 let what = draw.fault();
-                let for_ms = draw.duration(&what).min(end - at_ms);
-                plan.events.push(Timed { at_ms, for_ms, what });
+                events.push(Timed { at_ms: draw.below(1_500), for_ms: draw.duration(&what), what });
             }
-            at += FAULT_EVERY_MS + draw.rng.random_range(0..2_000) - 1_000;
+            for event in events.into_iter().filter(|event| at + event.at_ms < end) {
+                let at_ms = at + event.at_ms;
+                plan.events.push(Timed { at_ms, for_ms: event.for_ms.min(end - at_ms), ..event });
+            }
+            at += FAULT_EVERY_MS - 1_000 + draw.below(2_000);
         }
         let mut at = QUIET_MS;
         while at < end {
             let what = draw.change();
             plan.events.push(Timed { at_ms: at, for_ms: 0, what });
-            at += draw.rng.random_range(CHANGE_EVERY_MS / 2..CHANGE_EVERY_MS * 3 / 2);
+            at += CHANGE_EVERY_MS / 2 + draw.below(CHANGE_EVERY_MS);
         }
         plan.events.sort_by_key(|event| event.at_ms);
         plan
@@ -233,122 +295,5 @@ impl Plan {
     #[must_use]
     pub fn faults(&self) -> usize {
         self.events.iter().filter(|event| !event.what.is_change()).count()
-    }
-}
-
-struct Draw {
-    rng: StdRng,
-    brokers: u32,
-    /// The disk of broker 1 damages what is on it. Then, and only then, no acknowledged record
-    /// may be on a single broker, so `min.insync.replicas` stays 2.
-    damages: bool,
-    topics: u32,
-}
-
-impl Draw {
-    fn broker(&mut self) -> u32 {
-        self.rng.random_range(1..=self.brokers)
-    }
-
-    fn two_brokers(&mut self) -> (u32, u32) {
-        let one = self.broker();
-        let other = self.rng.random_range(1..self.brokers);
-        (one, if other >= one { other + 1 } else { other })
-    }
-
-    fn daemon(&mut self) -> String {
-        if self.rng.random_bool(0.2) {
-            coordinator_name(self.rng.random_range(1..=2))
-        } else {
-            broker_name(self.broker())
-        }
-    }
-
-    fn pair(&mut self) -> (String, String) {
-        let (one, other) = self.two_brokers();
-        match self.rng.random_range(0..10) {
-            0 | 1 => (client_name(self.rng.random_range(1..=2)), broker_name(one)),
-            2 => (coordinator_name(self.rng.random_range(1..=2)), broker_name(one)),
-            _ => (broker_name(one), broker_name(other)),
-        }
-    }
-
-    fn fault(&mut self) -> What {
-        if self.damages && self.rng.random_bool(0.12) {
-            let broker = 1;
-            return match self.rng.random_range(0..3) {
-                0 => What::BitRot { broker, batch: self.rng.random_range(0..10_000) },
-                1 => What::LoseTail {
-                    broker,
-                    copy: self.rng.random_range(0..100),
-                    batches: self.rng.random_range(1..20),
-                },
-                _ => What::NewDisk { broker },
-            };
-        }
-        let torn = self.rng.random_range(0..4);
-        match self.rng.random_range(0..26) {
-            0..3 => What::Kill { host: self.daemon() },
-            3..6 => What::PowerOff { broker: self.broker(), torn },
-            6 => What::Blackout { torn },
-            7 | 8 => What::Pause { host: self.daemon() },
-            9 | 10 => {
-                let (a, b) = self.pair();
-                What::Partition { a, b }
-            }
-            11 | 12 => {
-                let (a, b) = self.pair();
-                if self.rng.random_bool(0.5) {
-                    What::OneWay { from: a, to: b }
-                } else {
-                    What::OneWay { from: b, to: a }
-                }
-            }
-            13 => What::Isolate { host: self.daemon() },
-            14 => What::NoRegistry { host: self.daemon() },
-            15 => What::SilentRegistry { host: self.daemon() },
-            16 | 17 => What::Lag { host: self.daemon() },
-            18 => What::LoseAnswers { host: self.daemon(), percent: self.rng.random_range(5..=60) },
-            19 => What::Blip { host: self.daemon() },
-            20 => What::Expire { host: self.daemon() },
-            21 => What::NoQuorum,
-            22 => What::ClockJump { host: self.daemon(), ms: self.rng.random_range(-3_600_000..3_600_000) },
-            23 => What::SlowDisk { broker: self.broker(), ms: self.rng.random_range(5..400) },
-            24 if self.rng.random_bool(0.5) => What::FullDisk { broker: self.broker() },
-            24 => What::FailSync { broker: self.broker() },
-            _ => What::Drain { broker: self.broker() },
-        }
-    }
-
-    /// Long enough for sessions to end, sometimes.
-    fn duration(&mut self, what: &What) -> u64 {
-        match what {
-            What::Blip { .. } | What::Expire { .. } => 0,
-            What::Blackout { .. } | What::NoQuorum => self.rng.random_range(200..5_000),
-            What::Pause { .. } => *[200, 800, 1_500, 3_000, 6_000, 9_000].choose(&mut self.rng).unwrap_or(&1_000),
-            _ => self.rng.random_range(100..9_000),
-        }
-    }
-
-    fn change(&mut self) -> What {
-        match self.rng.random_range(0..10) {
-            0 | 1 => {
-                self.topics += 1;
-                let (partitions, replication) = (self.rng.random_range(1..=3), self.rng.random_range(2..=3));
-                What::CreateTopic { number: self.topics, partitions, replication }
-            }
-            2 if self.topics > 0 => What::DeleteTopic { number: self.rng.random_range(1..=self.topics) },
-            3 => What::AddPartition,
-            4 if !self.damages => What::MinInsync { replicas: self.rng.random_range(1..=3) },
-            5..8 => {
-                let mut replicas: Vec<u32> = (1..=self.brokers).collect();
-                let out = self.rng.random_range(0..replicas.len());
-                replicas.remove(out);
-                let turn = self.rng.random_range(0..replicas.len());
-                replicas.rotate_left(turn);
-                What::Reassign { partition: self.rng.random_range(0..PARTITIONS), replicas }
-            }
-            _ => What::ElectPreferred { partition: self.rng.random_range(0..PARTITIONS) },
-        }
     }
 }

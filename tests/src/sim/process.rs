@@ -19,6 +19,8 @@ pub struct Runner {
     /// The program `simulate`, of which `child` is a command.
     program: PathBuf,
     library: PathBuf,
+    /// What `RUST_LOG` asks for, if it is not this process's.
+    log: Option<String>,
 }
 
 impl Runner {
@@ -30,7 +32,7 @@ impl Runner {
         let dir = program.parent().context("the program is in no directory")?;
         let library = dir.join("steady.so");
         if fs::read_to_string(dir.join("steady.c")).is_ok_and(|built| built == SOURCE) && library.exists() {
-            return Ok(Self { program: program.to_owned(), library });
+            return Ok(Self { program: program.to_owned(), library, log: None });
         }
         // Renamed when they are whole: others may be building them at this moment.
         let own = |name: &str| dir.join(format!("{name}.{}.c", std::process::id()));
@@ -42,7 +44,13 @@ impl Runner {
         }
         fs::rename(built, &library)?;
         fs::rename(source, dir.join("steady.c"))?;
-        Ok(Self { program: program.to_owned(), library })
+        Ok(Self { program: program.to_owned(), library, log: None })
+    }
+
+    /// One whose runs log what `RUST_LOG` would ask for with this value.
+    #[must_use]
+    pub fn logging(self, filter: &str) -> Self {
+        Self { log: Some(filter.to_owned()), ..self }
     }
 
     /// Runs a plan. With a path, what the clients did and were told is written there.
@@ -52,6 +60,9 @@ impl Runner {
     pub fn run(&self, plan: &Plan, history: Option<&Path>) -> Result<Outcome> {
         let mut command = Command::new(&self.program);
         command.arg("child").env("LD_PRELOAD", &self.library).stdin(Stdio::piped()).stdout(Stdio::piped());
+        if let Some(filter) = &self.log {
+            command.env("RUST_LOG", filter);
+        }
         if let Some(path) = history {
             command.arg("--history").arg(path);
         }

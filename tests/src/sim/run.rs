@@ -112,13 +112,14 @@ impl Run {
             seed: plan.seed,
             rehome_after: Duration::from_secs(plan.rehome_after_s),
             planted,
+            tight: plan.tight,
         });
         let registry = RegistryWatch::of(&cluster);
         let (stage, shown) = watch::channel(Stage::Load);
         let load = Load::new(cluster.clone(), shown);
         let mut sim = cluster.start();
         let changes = load.add_hosts(&mut sim, plan);
-        let nemesis = Nemesis::new(cluster.clone(), plan);
+        let nemesis = Nemesis::new(cluster.clone(), registry.clone(), plan);
         let state = StateWatch::new(cluster.clone(), registry.clone(), load.clone());
         let end = Duration::from_secs(plan.seconds);
         Self { sim, cluster, nemesis, load, registry, state, stage, changes, end, faults: plan.faults() }
@@ -126,11 +127,9 @@ impl Run {
 
     fn finish(mut self) -> Outcome {
         let settled_after = self.go();
-        let topic = self.registry.known().orders();
-        if let Some(topic) = topic {
-            let at_us = u64::try_from(self.sim.elapsed().as_micros()).unwrap_or(u64::MAX);
-            verdict::record_replicas(&self.cluster, topic, &self.load.recorder, at_us);
-        }
+        let at_us = u64::try_from(self.sim.elapsed().as_micros()).unwrap_or(u64::MAX);
+        verdict::record_unclean(&self.registry.known(), &self.load.recorder);
+        verdict::record_replicas(&self.cluster, &self.registry.known(), &self.load.recorder, at_us);
         let history = self.load.recorder.take();
         if self.cluster.violations.is_empty()
             && let Err(why) = verdict::check_history(&history)
@@ -166,8 +165,7 @@ impl Run {
             return Duration::ZERO;
         }
         let settled_after = self.sim.elapsed().saturating_sub(self.end);
-        let topic = self.registry.known().orders();
-        let ends = topic.map(|topic| verdict::ends(&self.cluster, topic)).unwrap_or_default();
+        let ends = verdict::ends(&self.cluster, &self.registry.known());
         self.load.set_ends(ends);
         self.stage.send_replace(Stage::Read);
         let deadline = self.sim.elapsed() + READ_WITHIN;
@@ -207,7 +205,10 @@ impl Run {
         }
         let running: BTreeSet<_> = self.cluster.live().values().map(|live| live.incarnation).collect();
         let known = self.registry.known();
-        known.orders()?;
+        if super::Topic::ALL.iter().any(|topic| known.topic(*topic).is_none()) {
+            // Every broker was down too long for it to be made: nothing was promised.
+            return None;
+        }
         known.unsettled(&running).or_else(|| verdict::check_copies(&self.cluster, &known).err())
     }
 

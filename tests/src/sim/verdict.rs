@@ -4,14 +4,14 @@
 use std::collections::BTreeMap;
 
 use baton_broker::log::memory::StoredCopy;
+use baton_core::TopicPartition;
 use baton_core::batch::decode_records;
-use baton_core::{TopicId, TopicPartition};
 use baton_history::check::Options;
-use baton_history::event::{Event, Replica, Seen};
+use baton_history::event::{Event, Replica, Seen, Unclean};
 use baton_history::{History, Recorder, payload_id};
 
 use super::SimCluster;
-use super::load::place;
+use super::topic::Place;
 use super::watch::Known;
 
 /// Records of one batch, decompressed; the load's are far smaller.
@@ -69,16 +69,26 @@ pub fn check_copies(cluster: &SimCluster, known: &Known) -> Result<(), String> {
     Ok(())
 }
 
-/// Where the partitions of a topic end.
+/// Where the partitions of the load end.
 #[must_use]
-pub fn ends(cluster: &SimCluster, topic: TopicId) -> BTreeMap<u32, u64> {
-    let copies = copies(cluster).into_iter().filter(|(id, _)| id.topic == topic);
-    copies.map(|(id, copies)| (id.partition, copies.values().map(|c| c.end.0).max().unwrap_or(0))).collect()
+pub fn ends(cluster: &SimCluster, known: &Known) -> BTreeMap<Place, u64> {
+    let copies = copies(cluster).into_iter().filter_map(|(id, copies)| Some((known.place(id)?, copies)));
+    copies.map(|(place, copies)| (place, copies.values().map(|c| c.end.0).max().unwrap_or(0))).collect()
 }
 
-/// Writes down what every replica of the topic holds.
-pub fn record_replicas(cluster: &SimCluster, topic: TopicId, recorder: &Recorder, at_us: u64) {
-    for (id, copies) in copies(cluster).into_iter().filter(|(id, _)| id.topic == topic) {
+/// Writes down which elections may have lost something.
+pub fn record_unclean(known: &Known, recorder: &Recorder) {
+    for (id, epoch, at_us) in &known.unclean {
+        let Some(place) = known.place(*id) else { continue };
+        let unclean = Unclean { partition: place.to_string().into(), epoch: epoch.0, at_us: *at_us };
+        recorder.record(Event::Unclean(unclean));
+    }
+}
+
+/// Writes down what every replica of the load's partitions holds.
+pub fn record_replicas(cluster: &SimCluster, known: &Known, recorder: &Recorder, at_us: u64) {
+    for (id, copies) in copies(cluster) {
+        let Some(place) = known.place(id) else { continue };
         for (broker, copy) in copies {
             let records = copy.batches.iter().flat_map(|batch| {
                 let records = decode_records(&batch.bytes, DECOMPRESSED_MAX).unwrap_or_default();
@@ -91,7 +101,7 @@ pub fn record_replicas(cluster: &SimCluster, topic: TopicId, recorder: &Recorder
             });
             recorder.record(Event::Replica(Replica {
                 broker,
-                partition: place(id.partition).into(),
+                partition: place.to_string().into(),
                 log_start: copy.start.0,
                 high_watermark: copy.end.0,
                 end: copy.end.0,

@@ -15,7 +15,8 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::SimCluster;
 use super::cluster::Violations;
-use super::load::{Load, TOPIC};
+use super::load::{Load, now_us};
+use super::topic::{Place, Topic};
 
 /// A topic's `min.insync.replicas`, from the registry's text.
 const MIN_INSYNC: &str = "min.insync.replicas";
@@ -31,6 +32,8 @@ pub struct Known {
     /// The lowest that it ever was, for each topic.
     min_insync: BTreeMap<TopicId, usize>,
     coordinator: Option<String>,
+    /// Unclean elections, each with its epoch and when it was written, in microseconds.
+    pub unclean: Vec<(TopicPartition, Epoch, u64)>,
     digest: Xxh3,
     transactions: u64,
 }
@@ -83,7 +86,7 @@ impl Known {
         let path = change.path.as_str();
         self.check_coordinator(by, path)?;
         if let Some(id) = partition::partition_of(path).filter(|_| candidate::sequence_of(path).is_none()) {
-            return self.take_state(id, change);
+            return self.take_state(by, id, change);
         }
         if let Some(id) = topic::topic_of(path) {
             return self.take_topic(id, change);
@@ -131,7 +134,7 @@ impl Known {
         Ok(())
     }
 
-    fn take_state(&mut self, id: TopicPartition, change: &Change) -> Result<(), String> {
+    fn take_state(&mut self, by: Option<&str>, id: TopicPartition, change: &Change) -> Result<(), String> {
         if change.kind == EventKind::Deleted {
             self.states.remove(&id);
             return Ok(());
@@ -151,6 +154,9 @@ impl Known {
         if new.epoch < old.epoch {
             return Err(format!("epoch {} follows {}", new.epoch, old.epoch));
         }
+        if new.last_unclean_epoch != old.last_unclean_epoch {
+            return self.take_unclean(by, id, &old, &new);
+        }
         let elected = new.leader.filter(|leader| old.leader != Some(*leader));
         if elected.is_some() && new.epoch <= old.epoch {
             return Err(format!("another leader in the same epoch {}", new.epoch));
@@ -161,6 +167,23 @@ impl Known {
             return Err(format!("broker {} was elected and was not in sync: {:?}", leader.broker, old.isr));
         }
         self.check_isr(id, &old, &new, elected.is_some())
+    }
+
+    /// A coordinator does it, for an operator, and only where it was asked for.
+    fn take_unclean(
+        &mut self,
+        by: Option<&str>,
+        id: TopicPartition,
+        old: &PartitionState,
+        new: &PartitionState,
+    ) -> Result<(), String> {
+        let asked = self.topics.get(&id.topic).is_some_and(|node| node.name == Topic::Drafts.name());
+        let right = new.leader.is_none() && new.isr.len() == 1 && new.epoch == old.epoch.next();
+        if !asked || !right || new.last_unclean_epoch != new.epoch || by.is_none_or(|by| !by.starts_with("coord")) {
+            return Err(format!("an unclean election that nobody asked for: {old:?}, {new:?}"));
+        }
+        self.unclean.push((id, new.epoch, now_us()));
+        Ok(())
     }
 
     fn check_isr(
@@ -187,10 +210,27 @@ impl Known {
         Ok(())
     }
 
-    /// The id of the topic that everybody uses.
+    /// The id of a topic of the load.
     #[must_use]
-    pub fn orders(&self) -> Option<TopicId> {
-        self.topics.iter().find(|(_, node)| node.name == TOPIC).map(|(id, _)| *id)
+    pub fn topic(&self, topic: Topic) -> Option<TopicId> {
+        self.topics.iter().find(|(_, node)| node.name == topic.name()).map(|(id, _)| *id)
+    }
+
+    #[must_use]
+    pub fn id(&self, place: Place) -> Option<TopicPartition> {
+        Some(TopicPartition { topic: self.topic(place.topic)?, partition: place.partition })
+    }
+
+    /// The partition of the load that has this id.
+    #[must_use]
+    pub fn place(&self, id: TopicPartition) -> Option<Place> {
+        let topic = Topic::named(&self.topics.get(&id.topic)?.name)?;
+        Some(Place { topic, partition: id.partition })
+    }
+
+    /// What was acknowledged, or told to readers, before this epoch may be gone.
+    fn unclean_epoch(&self, id: TopicPartition) -> Epoch {
+        self.states.get(&id).map_or(Epoch::NONE, |state| state.last_unclean_epoch)
     }
 
     /// What is missing until everything is as it should be.
@@ -272,8 +312,13 @@ impl StateWatch {
 
     /// No leader that knows its high watermark knows a lower one than any leader before it.
     fn check_told(&mut self, broker: u32, id: TopicPartition, epoch: Epoch, latest: Offset) -> Result<(), String> {
+        let unclean = self.registry.known().unclean_epoch(id);
+        if epoch < unclean {
+            // A leader that has not heard of it; nothing that it says is promised.
+            return Ok(());
+        }
         let told = self.told.entry(id).or_default();
-        let before = told.range(..=epoch).map(|(epoch, end)| (*end, *epoch)).max();
+        let before = told.range(unclean..=epoch).map(|(epoch, end)| (*end, *epoch)).max();
         if let Some((end, earlier)) = before.filter(|(end, _)| *end > latest) {
             return Err(format!(
                 "the high watermark of {id} was {end} in epoch {earlier}; broker {broker} says {latest} in epoch {epoch}"
@@ -286,7 +331,6 @@ impl StateWatch {
     /// What was acknowledged is durable on every member of the in-sync replicas.
     fn check_completeness(&self, damaged: &BTreeSet<u32>) -> Result<(), String> {
         let known = self.registry.known();
-        let Some(topic) = known.orders() else { return Ok(()) };
         let mut ends = BTreeMap::new();
         for broker in 1..=self.cluster.settings.brokers {
             let disk = self.cluster.disk(broker);
@@ -295,9 +339,11 @@ impl StateWatch {
                 ends.insert((id, identity, generation), end);
             }
         }
-        for (partition, acknowledged) in self.load.acknowledged() {
-            let id = TopicPartition { topic, partition };
+        for (place, acknowledged) in self.load.acknowledged() {
+            let Some(id) = known.id(place) else { continue };
             let Some(state) = known.states.get(&id) else { continue };
+            let counts = acknowledged.range(state.last_unclean_epoch.0..);
+            let Some(acknowledged) = counts.map(|(_, end)| *end).max() else { continue };
             for member in state.isr.iter().filter(|m| !damaged.contains(&m.broker.0)) {
                 let end = ends.get(&(id, member.disk, member.generation));
                 if end.is_none_or(|end| end.0 < acknowledged) {

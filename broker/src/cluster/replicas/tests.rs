@@ -257,6 +257,25 @@ async fn a_copy_whose_topic_is_not_shown_for_a_moment_is_opened_later() {
     assert_eq!(bench.copies(), [(Generation(0), Offset(10))]);
 }
 
+/// After a restart the copy is being opened when the partition goes elsewhere: by the time it is
+/// open the state is known, and nothing asks again.
+#[tokio::test(start_paused = true)]
+async fn a_copy_that_is_assigned_away_while_it_is_opened_is_emptied() {
+    let mut bench = Bench::start().await;
+    let id = bench.topic().await;
+    bench.fill(id).await;
+    let log = MemoryLog::open(&bench.disk, MemoryOptions::default());
+    bench.task.copies = LocalCopies::new(&log);
+    bench.task.parts.log = Arc::new(log);
+    bench.task.start_opening(id);
+    let without = bench.assign(id, &[1, 2]).await;
+    bench.task.learn_state(id, without, true).await;
+    assert!(!bench.task.copies.is_open(id), "it is still being opened");
+    bench.settle().await;
+    assert!(!bench.task.copies.is_open(id));
+    assert_eq!(bench.copies(), [(Generation(1), Offset::ZERO)]);
+}
+
 /// Whether the copy is open, or just being opened: its deletion is confirmed when it is done.
 #[tokio::test(start_paused = true)]
 async fn a_deletion_is_confirmed_when_the_data_is_gone() {

@@ -190,6 +190,15 @@ impl FjallLog {
         if !matches!(left, Left::New | Left::Closed | Left::Unclean { same_boot: false }) {
             doctor::write_anew(&path.join("store"), &options.sync).map_err(io("writing the journals anew"))?;
         }
+        // Should the store stop while it is opened, the next process has to know.
+        let poisoned = |error: StoreError| {
+            if error.is_poison()
+                && let Err(cause) = DataDirectory::taint(&path, &error.to_string())
+            {
+                tracing::error!("the directory could not be marked as tainted: {cause}");
+            }
+            error
+        };
         let testimony = Testimony::read(&path.join("witness"), left != Left::New).map_err(io("reading the witness"))?;
         let failed = |error: StoreError| error.while_opening(&path);
         let thorough = options.check_all || matches!(left, Left::Tainted(_));
@@ -201,7 +210,7 @@ impl FjallLog {
                 let aside = opening::set_aside(&path, &error).map_err(io("setting the damaged store aside"))?;
                 (open().map_err(failed)?, Some(aside))
             }
-            found => (found.map_err(failed)?, None),
+            found => (found.map_err(poisoned).map_err(failed)?, None),
         };
         let opening::Found { mut store, recovery, floors, repairs } = found;
         let identity = match left {
@@ -209,7 +218,7 @@ impl FjallLog {
             _ if testimony.unreadable && recovery.blank => directory.begin_anew(identity)?,
             _ => identity,
         };
-        settle(&mut store, &recovery, &floors).map_err(failed)?;
+        settle(&mut store, &recovery, &floors).map_err(poisoned).map_err(failed)?;
         let sync = Arc::clone(&options.sync);
         let witness =
             Witness::create(&path.join("witness"), recovery.seen.clone(), sync).map_err(io("writing the witness"))?;

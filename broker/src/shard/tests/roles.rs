@@ -1,11 +1,12 @@
-//! What elections are told, and when.
+//! What elections and producers are told, and when.
 
+use baton_core::Error;
 use baton_core::partition::{Assignment, PartitionState, VersionedState};
-use baton_core::replica::{Input, RoleView};
+use baton_core::replica::{Acks, Input, RoleView};
 
 use super::*;
 use crate::log::contract::id;
-use crate::shard::input::RegistryCall;
+use crate::shard::input::{ProduceCall, Produced, RegistryCall};
 
 /// One copy of a partition, and what its shard asks for.
 struct Asked {
@@ -93,4 +94,25 @@ async fn a_later_version_of_an_epoch_that_was_given_up_is_looked_at() {
     asked.bench.shard.end_turn();
     assert_eq!((asked.shown().role, asked.shown().version), (RoleView::Idle, 2));
     assert_eq!(asked.elections(), [id(0)]);
+}
+
+/// A campaign found it: of several partitions that one turn acknowledged, the last ones still
+/// showed their old end when a producer that was told already asked for it.
+#[tokio::test(start_paused = true)]
+async fn an_acknowledged_record_is_below_the_end_that_is_shown() {
+    let mut asked = Asked::opened().await;
+    asked.leads(1, vec![asked.shown().member]);
+    asked.bench.settle().await;
+    let bytes = produced(0, 5, 0, 1, 0).bytes;
+    let shown = asked.bench.partition(id(0)).status.subscribe();
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let reply = Box::new(move |result: Result<Produced, Error>| {
+        let end = shown.borrow().latest;
+        tell.send((result.map(|produced| produced.base), end)).unwrap();
+    });
+    let header = BatchHeader::parse(&bytes).unwrap();
+    asked.bench.input(ShardInput::Produce(ProduceCall { id: id(0), acks: Acks::All, header, bytes, reply }));
+    asked.bench.settle().await;
+    asked.bench.shard.end_turn();
+    assert_eq!(told.try_recv().unwrap(), (Ok(Offset(0)), Some(Offset(5))));
 }

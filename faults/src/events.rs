@@ -1,13 +1,12 @@
-//! A window as the history checker takes it.
+//! A window, or a round, as the history checker takes it.
 
 use std::time::Duration;
 
 use baton_history::event::{Ack, Event, Final, Outcome as Ended, Poll, PollFailed, Seen, Send};
 use baton_history::{History as Events, Options, Report, payload_id};
 
-use super::TOPIC;
-use super::load::Cut;
-use crate::history::{Attempt, Outcome, RecordId, Stored};
+use crate::campaign::TOPIC;
+use crate::history::{Attempt, History, Outcome, RecordId, Stored};
 
 const EXAMPLES_MAX: usize = 5;
 
@@ -16,8 +15,7 @@ const EXAMPLES_MAX: usize = 5;
 ///
 /// # Errors
 /// The window contradicts itself: a defect of the harness.
-pub fn check(cut: &Cut) -> anyhow::Result<Report> {
-    let history = &cut.history;
+pub fn check(history: &History) -> anyhow::Result<Report> {
     let mut events = Vec::new();
     let mut attempts: Vec<&Attempt> = history.attempts.iter().collect();
     attempts.sort_by_key(|attempt| attempt.id);
@@ -44,7 +42,7 @@ pub fn check(cut: &Cut) -> anyhow::Result<Report> {
         let failed = PollFailed { consumer, partition, received_us: end_us, reason: reason.clone().into() };
         events.push(Event::PollFailed(failed));
     }
-    for (partition, end) in &cut.ends {
+    for (partition, end) in &history.ends {
         events.push(Event::Final(Final {
             partition: name(*partition).into(),
             log_start: history.base.get(partition).copied().unwrap_or(0),
@@ -99,14 +97,13 @@ mod tests {
     use baton_history::report::Kind;
 
     use super::*;
-    use crate::history::History;
 
     fn id(sequence: u64) -> RecordId {
         RecordId { producer: 1, partition: 0, sequence }
     }
 
     /// Four records from offset 100 on, the third of unknown outcome and stored.
-    fn window() -> Cut {
+    fn window() -> History {
         let ms = Duration::from_millis;
         let attempt = |sequence: u64| Attempt {
             id: id(sequence),
@@ -118,22 +115,22 @@ mod tests {
             },
         };
         let log: Vec<Stored> = (0..4).map(|n| Stored { offset: 100 + n, epoch: 3, id: Some(id(n)) }).collect();
-        let history = History {
+        History {
             partitions: 1,
             attempts: [3, 1, 0, 2].map(attempt).to_vec(),
             tail: BTreeMap::from([(0, log.clone())]),
             log: BTreeMap::from([(0, log)]),
             base: BTreeMap::from([(0, 100)]),
+            ends: BTreeMap::from([(0, 104)]),
             end: ms(100),
             ..History::default()
-        };
-        Cut { history, ends: BTreeMap::from([(0, 104)]), carried: 0 }
+        }
     }
 
-    fn found(change: impl FnOnce(&mut Cut)) -> Vec<Kind> {
-        let mut cut = window();
-        change(&mut cut);
-        check(&cut).unwrap().anomalies.into_keys().collect()
+    fn found(change: impl FnOnce(&mut History)) -> Vec<Kind> {
+        let mut history = window();
+        change(&mut history);
+        check(&history).unwrap().anomalies.into_keys().collect()
     }
 
     #[test]
@@ -145,26 +142,26 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_found() {
-        let lost = found(|cut| {
+        let lost = found(|history| {
             let swapped = Some(RecordId { producer: 9, ..id(9) });
-            for read in [&mut cut.history.tail, &mut cut.history.log] {
+            for read in [&mut history.tail, &mut history.log] {
                 read.get_mut(&0).unwrap()[1].id = swapped;
             }
         });
         assert!(lost.contains(&Kind::Lost) && lost.contains(&Kind::Phantom), "{lost:?}");
-        let skipped = found(|cut| {
-            cut.history.tail.get_mut(&0).unwrap().remove(2);
+        let skipped = found(|history| {
+            history.tail.get_mut(&0).unwrap().remove(2);
         });
         assert!(skipped.contains(&Kind::Skipped), "{skipped:?}");
-        let changed = found(|cut| cut.history.log.get_mut(&0).unwrap()[2].id = None);
+        let changed = found(|history| history.log.get_mut(&0).unwrap()[2].id = None);
         assert!(changed.contains(&Kind::ValuesDiffer), "{changed:?}");
-        let failed = found(|cut| cut.history.tail_errors.push("OFFSET_OUT_OF_RANGE".to_owned()));
+        let failed = found(|history| history.tail_errors.push("OFFSET_OUT_OF_RANGE".to_owned()));
         assert_eq!(failed, [Kind::PollFailed]);
-        let again = found(|cut| {
-            for read in [&mut cut.history.tail, &mut cut.history.log] {
+        let again = found(|history| {
+            for read in [&mut history.tail, &mut history.log] {
                 read.get_mut(&0).unwrap().push(Stored { offset: 104, epoch: 3, id: Some(id(3)) });
             }
-            cut.ends.insert(0, 105);
+            history.ends.insert(0, 105);
         });
         assert_eq!(again, [Kind::Duplicate]);
     }
