@@ -12,6 +12,7 @@
 //! | `admin` | forwards to the coordinator |
 
 mod admin;
+mod deletion;
 mod events;
 mod fetch;
 #[cfg(feature = "fuzzing")]

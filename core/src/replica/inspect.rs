@@ -8,7 +8,7 @@ use crate::partition::{Assignment, LeaderId, PartitionState};
 use crate::replica::follower::Follower;
 use crate::replica::isr::PendingWrite;
 use crate::replica::leader::Leader;
-use crate::replica::{Flow, LogTerm, Replica, Role};
+use crate::replica::{Flow, Replica, Role};
 
 /// How identities are renamed before they enter a fingerprint: two states of a cluster that
 /// differ only in which broker is which get the same one.
@@ -102,6 +102,7 @@ impl Replica {
         self.min_insync.hash(into);
         let log = &self.log;
         (log.start, log.end, log.durable, log.changing, log.damaged).hash(into);
+        (log.floor, log.compacted, log.trimming.map(|(_, start)| start)).hash(into);
         log.lineage.hash(into);
         (self.high_watermark, self.highest_epoch, self.saved_epoch, self.given_up).hash(into);
         match &self.known {
@@ -127,12 +128,6 @@ impl Replica {
         };
         let served = leader.into_iter().flat_map(|l| l.followers.iter().map(|(broker, p)| (*broker, p.flow)));
         (self.flow, served)
-    }
-
-    /// The number that the completion of a log's change has to carry to be taken.
-    #[must_use]
-    pub fn log_term(&self) -> LogTerm {
-        self.log.term
     }
 
     /// The write of the state whose answer this leader waits for.
@@ -187,7 +182,7 @@ impl Replica {
 impl Leader {
     fn fingerprint(&self, names: &impl Names, into: &mut impl Hasher) {
         2u8.hash(into);
-        (self.epoch, self.epoch_start, names.leader(&self.id)).hash(into);
+        (self.epoch, self.epoch_start, self.joins_from, names.leader(&self.id)).hash(into);
         names.hash_members(&self.isr, into);
         match &self.pending {
             None => 0u8.hash(into),
@@ -222,7 +217,7 @@ impl PendingWrite {
 impl Follower {
     fn fingerprint(&self, names: &impl Names, into: &mut impl Hasher) {
         3u8.hash(into);
-        (names.broker(self.leader), self.epoch).hash(into);
+        (names.broker(self.leader), self.epoch, self.leader_start).hash(into);
         self.hash_phase(into);
     }
 }

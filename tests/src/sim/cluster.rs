@@ -380,6 +380,7 @@ fn broker_config(id: u32) -> BrokerConfig {
     config.peer.bind = "0.0.0.0:7410".to_owned();
     config.peer.advertised = format!("{name}:7410");
     config.http.bind = "0.0.0.0:7480".to_owned();
+    config.log.retention_check_ms = 700;
     config
 }
 

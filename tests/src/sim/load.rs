@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use baton_client::admin::TopicSpec;
+use baton_client::admin::{At, TopicSpec};
 use baton_client::{
-    BrokerId, Client, Consumer, ConsumerConfig, Delivery, Offset, Producer, ProducerConfig, Record, Start,
+    BrokerId, Client, Consumer, ConsumerConfig, Delivery, Offset, OutOfRange, Producer, ProducerConfig, Record, Start,
 };
 use baton_history::event::{Ack, Event, Final, Outcome, Poll, PollFailed, Seen, Send};
 use baton_history::{Recorder, payload_id};
@@ -57,6 +57,10 @@ struct State {
     acknowledged: BTreeMap<u32, u64>,
     /// The ends that the last reading has to reach, and whether it did.
     ends: BTreeMap<u32, u64>,
+    /// Where the administrator was told that each partition begins.
+    deleted: BTreeMap<u32, u64>,
+    /// The highest log start that was seen of each partition.
+    starts: BTreeMap<u32, u64>,
     read: bool,
 }
 
@@ -114,6 +118,30 @@ impl Load {
         self.lock().ends = ends;
     }
 
+    /// Below, nothing may be on any member of the in-sync replicas.
+    #[must_use]
+    pub fn deleted(&self) -> BTreeMap<u32, u64> {
+        self.lock().deleted.clone()
+    }
+
+    /// Takes note of where a log begins: records below may go unread.
+    pub fn note_start(&self, partition: u32, start: u64) {
+        let mut state = self.lock();
+        let known = state.starts.entry(partition).or_default();
+        *known = start.max(*known);
+    }
+
+    /// The highest log start of a partition that any leader has shown.
+    fn highest_start(&self, partition: u32) -> u64 {
+        for (id, status) in self.cluster.live().values().flat_map(|live| live.partitions.all()).filter_map(|handle| {
+            let status = *handle.status.borrow();
+            (&*handle.topic == TOPIC && status.leads()).then_some((handle.id, status))
+        }) {
+            self.note_start(id.partition, status.log_start.0);
+        }
+        self.lock().starts.get(&partition).copied().unwrap_or(0)
+    }
+
     #[must_use]
     pub fn has_read(&self) -> bool {
         self.lock().read
@@ -139,7 +167,7 @@ impl Load {
             tokio::spawn(self.clone().consume(id, each));
         }
         if let Some(orders) = orders {
-            tokio::spawn(self.clone().administer(orders));
+            tokio::spawn(self.clone().administer(orders, plan.retention_bytes));
             tokio::spawn(self.clone().read_everything());
         }
         std::future::pending().await
@@ -302,9 +330,14 @@ impl Load {
             reader.poll(Duration::from_millis(500)).await;
             reader.follow_growth(&client).await;
             let ends = self.lock().ends.clone();
-            if ends.iter().all(|(partition, end)| reader.next.get(partition).copied().unwrap_or(0) >= *end) {
+            let reached = |(partition, end): (&u32, &u64)| {
+                let next = reader.next.get(partition).copied().unwrap_or(0);
+                next.max(self.highest_start(*partition)) >= *end
+            };
+            if ends.iter().all(reached) {
                 for (partition, end) in ends {
-                    let last = Final { partition: place(partition).into(), log_start: 0, end, at_us: now_us() };
+                    let log_start = self.highest_start(partition);
+                    let last = Final { partition: place(partition).into(), log_start, end, at_us: now_us() };
                     self.recorder.record(Event::Final(last));
                 }
                 self.lock().read = true;
@@ -314,10 +347,11 @@ impl Load {
     }
 
     /// Makes the topic, and then what the plan says.
-    async fn administer(self, mut orders: mpsc::UnboundedReceiver<What>) {
+    async fn administer(self, mut orders: mpsc::UnboundedReceiver<What>, retention_bytes: Option<u64>) {
         let client = self.connect(1).await;
         let spec = TopicSpec { partitions: Some(PARTITIONS), replication: Some(3), ..TopicSpec::new(TOPIC) };
-        let config = BTreeMap::from([("min.insync.replicas".to_owned(), "2".to_owned())]);
+        let mut config = BTreeMap::from([("min.insync.replicas".to_owned(), "2".to_owned())]);
+        config.extend(retention_bytes.map(|bytes| ("retention.bytes".to_owned(), bytes.to_string())));
         let spec = TopicSpec { config, timeout: Duration::from_secs(10), ..spec };
         while client.admin().create_topic(spec.clone()).await.is_err() {
             // It may be there from an attempt whose answer was late.
@@ -327,13 +361,44 @@ impl Load {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         while let Some(what) = orders.recv().await {
-            let client = client.clone();
+            let (client, this) = (client.clone(), self.clone());
             tokio::spawn(async move {
-                if let Err(error) = change(&client, &what).await {
+                if let Err(error) = this.change(&client, &what).await {
                     tracing::info!(?what, %error, "the change was refused, or its answer was lost");
                 }
             });
         }
+    }
+}
+
+impl Load {
+    async fn change(&self, client: &Client, what: &What) -> Result<(), baton_client::ClientError> {
+        match what {
+            What::DeleteRecords { partition, percent } => self.delete_records(client, *partition, *percent).await,
+            _ => change(client, what).await,
+        }
+    }
+
+    async fn delete_records(
+        &self,
+        client: &Client,
+        partition: u32,
+        percent: u32,
+    ) -> Result<(), baton_client::ClientError> {
+        let admin = client.admin();
+        let at = async |at| admin.offsets(TOPIC, &[partition], at).await.map(|found| found.get(&partition).copied());
+        let (start, end) = (at(At::Start).await?.flatten(), at(At::End).await?.flatten());
+        let (Some(Offset(start)), Some(Offset(end))) = (start, end) else { return Ok(()) };
+        let before = start + end.saturating_sub(start) * u64::from(percent) / 100;
+        let starts = admin.delete_records(TOPIC, &[partition], Some(Offset(before))).await?;
+        let told = starts.get(&partition).map_or(0, |start| start.0);
+        if told < before {
+            self.cluster.violations.add(format!("records below {before} were deleted, and the log begins at {told}"));
+        }
+        let mut state = self.lock();
+        let deleted = state.deleted.entry(partition).or_default();
+        *deleted = told.max(*deleted);
+        Ok(())
     }
 }
 
@@ -373,8 +438,8 @@ struct Reader {
 
 impl Reader {
     async fn start(load: Load, client: &Client, name: String) -> Self {
-        let consumer =
-            client.consumer(ConsumerConfig { fetch_wait: Duration::from_millis(300), ..ConsumerConfig::default() });
+        let (fetch_wait, out_of_range) = (Duration::from_millis(300), OutOfRange::Start);
+        let consumer = client.consumer(ConsumerConfig { fetch_wait, out_of_range, ..ConsumerConfig::default() });
         let mut reader = Self { load, name, consumer, next: BTreeMap::new(), sought: BTreeMap::new() };
         while reader.next.is_empty() {
             reader.follow_growth(client).await;
@@ -430,6 +495,12 @@ impl Reader {
         }
         for (partition, records) in by_partition {
             let next = self.next.entry(partition).or_default();
+            // What was deleted is not there to be read: the consumer begins again at the start.
+            let first = records.first().map_or(*next, |first| first.offset);
+            if first > *next && first <= self.load.highest_start(partition) {
+                *next = first;
+                self.sought.insert(partition, true);
+            }
             let from = *next;
             *next = records.last().map_or(from, |last| last.offset + 1);
             let poll = Poll {

@@ -13,6 +13,9 @@ const FAULT_EVERY_MS: u64 = 10_000;
 /// Administrators change something about so often.
 const CHANGE_EVERY_MS: u64 = 7_000;
 
+/// In one of so many plans records are deleted.
+const DELETING_SEEDS: u64 = 3;
+
 /// The cluster is left alone for so long at first.
 const QUIET_MS: u64 = 3_000;
 
@@ -34,6 +37,9 @@ pub struct Plan {
     /// The rule that is switched off, by its name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mutation: Option<String>,
+    /// `retention.bytes` of the topic that everybody uses: small enough to bite.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention_bytes: Option<u64>,
     /// After so many seconds the copies of an absent broker get new homes.
     pub rehome_after_s: u64,
     pub events: Vec<Timed>,
@@ -162,6 +168,11 @@ pub enum What {
     ElectPreferred {
         partition: u32,
     },
+    /// Records are deleted, up to so many in a hundred of what is there.
+    DeleteRecords {
+        partition: u32,
+        percent: u32,
+    },
 }
 
 impl What {
@@ -176,6 +187,7 @@ impl What {
                 | Self::MinInsync { .. }
                 | Self::Reassign { .. }
                 | Self::ElectPreferred { .. }
+                | Self::DeleteRecords { .. }
         )
     }
 
@@ -205,6 +217,7 @@ impl Plan {
             consumers: 2,
             operations_per_second: 50,
             mutation: None,
+            retention_bytes: None,
             rehome_after_s: if draw.rng.random_bool(0.3) { 8 } else { 600 },
             events: Vec::new(),
         };
@@ -225,8 +238,24 @@ impl Plan {
             plan.events.push(Timed { at_ms: at, for_ms: 0, what });
             at += draw.rng.random_range(CHANGE_EVERY_MS / 2..CHANGE_EVERY_MS * 3 / 2);
         }
+        if seed % DELETING_SEEDS == 2 {
+            plan.add_deletions();
+        }
         plan.events.sort_by_key(|event| event.at_ms);
         plan
+    }
+
+    /// Old records go: by size in one half of these plans, and on request in all of them. Drawn
+    /// apart, so that the other seeds are what they were.
+    fn add_deletions(&mut self) {
+        let mut rng = StdRng::seed_from_u64(self.seed ^ 0xba70_0002);
+        self.retention_bytes = rng.random_bool(0.5).then(|| rng.random_range(2_000..20_000));
+        let mut at_ms = QUIET_MS;
+        while at_ms < self.seconds * 1_000 {
+            let (partition, percent) = (rng.random_range(0..PARTITIONS), rng.random_range(1..=100));
+            self.events.push(Timed { at_ms, for_ms: 0, what: What::DeleteRecords { partition, percent } });
+            at_ms += rng.random_range(500..6_000);
+        }
     }
 
     /// How many of its events are faults.
