@@ -191,6 +191,7 @@ fn log_options(config: &BrokerConfig) -> FjallOptions {
         cache_bytes: config.log.cache_bytes,
         group_bytes_max: config.log.commit_bytes_max,
         rotate_bytes: config.log.memtable_bytes,
+        reclaim_interval: Duration::from_millis(config.log.reclaim_interval_ms),
         write_buffer_bytes_max: 6 * config.log.memtable_bytes,
         reserve_bytes: config.log.reserve_bytes,
         ..FjallOptions::default()

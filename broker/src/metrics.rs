@@ -115,6 +115,8 @@ table! {
         streams: Gauge = "baton_open_streams", "Open produce, fetch and event streams of clients.";
         scrubbed_copies: Counter = "baton_scrubbed_copies_total", "Copies read from end to end to find damage.";
         scrubbed_bytes: Counter = "baton_scrubbed_bytes_total", "Bytes read to find damage.";
+        compactions: Counter = "baton_compactions_total", "Rounds of compaction over one copy.";
+        compacted_bytes: Counter = "baton_compacted_bytes_total", "Bytes that compaction saved.";
         damaged: Counter = "baton_damaged_copies_total", "Copies found damaged, on opening or later.";
         groups: Gauge = "baton_groups", "Consumer groups that this broker coordinates.";
         group_members: Gauge = "baton_group_members", "Members of the consumer groups that this broker coordinates.";
@@ -355,6 +357,12 @@ impl Metrics {
 
     pub fn scrubbed(&self, bytes: u64) {
         self.0.handles.scrubbed_bytes.increment(bytes);
+    }
+
+    /// A round of compaction is done.
+    pub fn compacted(&self, saved_bytes: u64) {
+        self.0.handles.compactions.increment(1);
+        self.0.handles.compacted_bytes.increment(saved_bytes);
     }
 
     pub fn found_damaged(&self) {

@@ -25,6 +25,8 @@ pub(crate) enum Ask {
     End,
     /// The first record at or after this time, in milliseconds since 1970.
     Time(i64),
+    /// Delete what lies below, or below the end, and say where the partition begins then.
+    Delete(Option<Offset>),
 }
 
 /// None: there is no record at or after that time.
@@ -121,28 +123,60 @@ async fn round(
     answers
 }
 
+/// One call for all of it: either questions, or deletions.
+async fn call(
+    shared: &Shared,
+    address: &str,
+    parts: &[Part],
+    limit: Duration,
+) -> Result<Vec<v1::ListOffsetsResult>, ClientError> {
+    let mut broker = shared.pool.broker(address, Purpose::Control)?;
+    let (mut listed, mut deleted) = (Vec::new(), Vec::new());
+    for ((topic, partition), ask, _) in parts {
+        let (topic, partition) = (topic.to_string(), *partition);
+        let at = match ask {
+            Ask::Start => At::Start(true),
+            Ask::End => At::End(true),
+            Ask::Time(time) => At::TimestampMs(*time),
+            Ask::Delete(before) => {
+                let before = before.map(|before| before.0);
+                deleted.push(v1::DeleteRecordsPartition { topic, partition, before });
+                continue;
+            }
+        };
+        listed.push(v1::ListOffsetsPartition { topic, partition, at: Some(at) });
+    }
+    let mut results = Vec::new();
+    if !listed.is_empty() {
+        let answer = broker.list_offsets(v1::ListOffsetsRequest { partitions: listed }).await;
+        results = answer.map_err(|status| net::status_error(address, &status))?.into_inner().results;
+    }
+    if !deleted.is_empty() {
+        let timeout_ms = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
+        let request = v1::DeleteRecordsRequest { timeout_ms, partitions: deleted };
+        let answer = broker.delete_records(request).await.map_err(|status| net::status_error(address, &status))?;
+        results.extend(answer.into_inner().results.into_iter().map(|result| v1::ListOffsetsResult {
+            topic: result.topic,
+            partition: result.partition,
+            offset: result.log_start,
+            error: result.error,
+            ..v1::ListOffsetsResult::default()
+        }));
+    }
+    Ok(results)
+}
+
 async fn ask_leader(
     shared: &Shared,
     address: String,
     parts: Vec<Part>,
     deadline: Instant,
 ) -> Vec<(PartitionName, Listed)> {
-    let partitions = parts.iter().map(|((topic, partition), ask, _)| v1::ListOffsetsPartition {
-        topic: topic.to_string(),
-        partition: *partition,
-        at: Some(match ask {
-            Ask::Start => At::Start(true),
-            Ask::End => At::End(true),
-            Ask::Time(time) => At::TimestampMs(*time),
-        }),
-    });
-    let request = v1::ListOffsetsRequest { partitions: partitions.collect() };
     let started = Instant::now();
     let limit = ATTEMPT.min(deadline.saturating_duration_since(started));
     let answer = async {
-        let mut broker = shared.pool.broker(&address, Purpose::Control)?;
-        match timeout(limit, broker.list_offsets(request)).await {
-            Ok(answer) => answer.map_err(|status| net::status_error(&address, &status)),
+        match timeout(limit, call(shared, &address, &parts, limit)).await {
+            Ok(answer) => answer,
             Err(_) => {
                 let reason = format!("no answer within {limit:?}");
                 Err(ClientError::Unreachable(vec![Attempt { address: address.clone(), reason }]))
@@ -150,7 +184,7 @@ async fn ask_leader(
         }
     };
     let results = match answer.await {
-        Ok(answer) => answer.into_inner().results,
+        Ok(results) => results,
         Err(error) => {
             for ((topic, partition), _, epoch) in &parts {
                 shared.metadata.leader_lost(topic, *partition, *epoch, started);

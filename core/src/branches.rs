@@ -138,6 +138,7 @@ pub const NAMES: &[&str] = &[
     "replica.state_named_earlier_incarnation",
     "replica.state_of_older_epoch",
     "replica.tells_leader_of_later_epoch",
+    "replica.trim_of_older_copy",
 ];
 
 /// Counts that this branch was taken.

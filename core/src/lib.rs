@@ -13,6 +13,8 @@
 //! | [`partition`] | what ZooKeeper says about a partition |
 //! | [`lineage`] | which epoch wrote which offsets; where two logs diverge |
 //! | [`replica`] | leader and follower of one partition |
+//! | [`retention`] | how much of a log is kept |
+//! | [`compaction`] | which records of a compacted topic go |
 //! | [`election`] | who elects itself, and when |
 //! | [`detector`] | which peers are alive |
 //! | [`placement`] | which brokers hold a partition |
@@ -23,6 +25,7 @@
 
 pub mod batch;
 pub mod branches;
+pub mod compaction;
 pub mod detector;
 pub mod election;
 pub mod error;
@@ -35,6 +38,7 @@ pub mod partitioner;
 pub mod placement;
 pub mod producer;
 pub mod replica;
+pub mod retention;
 pub mod topic;
 
 pub use error::{Error, ErrorCode};

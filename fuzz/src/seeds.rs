@@ -87,7 +87,7 @@ fn frames() -> Seeds {
     let lineage = Lineage::from_entries(vec![(Epoch(1), Offset(0)), (Epoch(4), Offset(9))]).expect("it rises");
     let (epoch, flow, incarnation) = (Epoch(4), Flow(2), Incarnation(9));
     let leader = LeaderId { broker: BrokerId(2), disk: DiskId(77), incarnation, candidate: CandidateSeq(11) };
-    let verdict = HelloVerdict::Accepted { truncate_to: Offset(4), high_watermark: Offset(3) };
+    let verdict = HelloVerdict::Accepted { truncate_to: Offset(4), high_watermark: Offset(3), log_start: Offset(1) };
     let (header, bytes) = stamped(12);
     let batch = baton_core::replica::StoredBatch {
         base: header.base_offset,
@@ -99,7 +99,7 @@ fn frames() -> Seeds {
     let messages = [
         Message::Hello(Hello { epoch, member, incarnation, flow, lineage, end: Offset(12) }),
         Message::HelloReply(HelloReply { epoch, flow, verdict }),
-        Message::Ack(Ack { epoch, flow, member, incarnation, durable_end: Offset(12) }),
+        Message::Ack(Ack { epoch, flow, member, incarnation, durable_end: Offset(12), log_start: Offset(1) }),
         Message::Announce(Announce { epoch, leader }),
         Message::Append(Append {
             epoch,
@@ -108,6 +108,7 @@ fn frames() -> Seeds {
             previous_epoch: epoch,
             batches: vec![batch],
             high_watermark: Offset(3),
+            log_start: Offset(1),
         }),
     ];
     let mut frame = v1::PeerFrame::default();

@@ -111,6 +111,8 @@ impl Image {
     pub fn recovered(&self, damaged: bool, records: &Records) -> RecoveredLog {
         RecoveredLog {
             start: self.start,
+            floor: self.start,
+            compacted: Offset::ZERO,
             end: self.end(),
             highest_epoch: self.epoch,
             lineage: self.lineage(),

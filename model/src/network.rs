@@ -116,7 +116,7 @@ pub fn describe(cargo: &Cargo) -> String {
             format!("Hello epoch {} flow {} end {} lineage [{}]", m.epoch, m.flow.0, m.end, lineage.join(" "))
         }
         Cargo::Carries(Message::HelloReply(HelloReply { epoch, flow, verdict })) => match verdict {
-            HelloVerdict::Accepted { truncate_to, high_watermark } => {
+            HelloVerdict::Accepted { truncate_to, high_watermark, .. } => {
                 format!("HelloReply epoch {epoch} flow {} truncate to {truncate_to}, hw {high_watermark}", flow.0)
             }
             other => format!("HelloReply epoch {epoch} flow {} {other:?}", flow.0),

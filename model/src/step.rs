@@ -183,7 +183,11 @@ impl<'a> World<'a> {
                 self.log(place, LogOp::Append { term, records });
             }
             Effect::Truncate { term, to } => self.log(place, LogOp::Truncate { term, to }),
-            Effect::Restart { term, generation, start } => self.log(place, LogOp::Restart { term, generation, start }),
+            Effect::Restart { term, generation, start, producers: _ } => {
+                self.log(place, LogOp::Restart { term, generation, start });
+            }
+            // Nobody asks for it here: the walks of the core do.
+            Effect::Trim { .. } => {}
             Effect::Send { to, stream, message } => self.send(from, to, stream, message),
             Effect::ReadForFollower { to, flow, from, max_bytes: _ } => {
                 let image = self.state.nodes[place].image();

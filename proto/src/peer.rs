@@ -5,6 +5,7 @@ use baton_core::batch::validate_replica;
 use baton_core::ids::{CandidateSeq, DiskId, Epoch, Generation, Incarnation, Member, Offset, TopicId};
 use baton_core::lineage::Lineage;
 use baton_core::partition::LeaderId;
+use baton_core::producer::{PRODUCERS_MAX, ProducerTable};
 use baton_core::replica::{Ack, Announce, Append, Flow, Hello, HelloReply, HelloVerdict, Message, StoredBatch};
 use baton_core::{BrokerId, TopicPartition};
 use bytes::Bytes;
@@ -80,11 +81,17 @@ pub fn add_to_frame(frame: &mut v1::PeerFrame, id: TopicPartition, message: Mess
 /// What a message counts for besides its batches.
 const MESSAGE_BYTES: usize = 64;
 
+/// What one producer counts for in the reply to a Hello.
+const PRODUCER_BYTES_MAX: usize = 128;
+
 /// What one message adds to [`frame_bytes`].
 #[must_use]
 pub fn message_bytes(message: &Message) -> usize {
     match message {
         Message::Append(append) => MESSAGE_BYTES + append.batches.iter().map(|batch| batch.len()).sum::<usize>(),
+        Message::HelloReply(HelloReply { verdict: HelloVerdict::RestartAt { producers, .. }, .. }) => {
+            MESSAGE_BYTES + producers.len() * PRODUCER_BYTES_MAX
+        }
         _ => MESSAGE_BYTES,
     }
 }
@@ -95,7 +102,8 @@ pub fn frame_bytes(frame: &v1::PeerFrame) -> usize {
     let batches = frame.appends.iter().flat_map(|append| &append.batches);
     let small =
         frame.announces.len() + frame.hellos.len() + frame.hello_replies.len() + frame.appends.len() + frame.acks.len();
-    small * MESSAGE_BYTES + batches.map(Bytes::len).sum::<usize>()
+    let producers = frame.hello_replies.iter().map(|reply| reply.producers.len());
+    small * MESSAGE_BYTES + producers.sum::<usize>() + batches.map(Bytes::len).sum::<usize>()
 }
 
 /// Every message of a frame. Batches are checked by their CRC here.
@@ -178,30 +186,49 @@ fn hello_from_wire(wire: &v1::Hello) -> Read<Hello> {
 
 fn reply_to_wire(key: Option<v1::PartitionKey>, m: &HelloReply) -> v1::HelloReply {
     use v1::hello_reply::Verdict;
-    let verdict = match m.verdict {
-        HelloVerdict::Accepted { truncate_to, high_watermark } => {
-            Verdict::Accepted(v1::Accepted { truncate_to: truncate_to.0, high_watermark: high_watermark.0 })
+    let mut known = Bytes::new();
+    let verdict = match &m.verdict {
+        HelloVerdict::Accepted { truncate_to, high_watermark, log_start } => Verdict::Accepted(v1::Accepted {
+            truncate_to: truncate_to.0,
+            high_watermark: high_watermark.0,
+            log_start: log_start.0,
+        }),
+        HelloVerdict::RestartAt { start, producers } => {
+            if !producers.is_empty() {
+                known = producers.encode();
+            }
+            Verdict::RestartAt(start.0)
         }
-        HelloVerdict::RestartAt(start) => Verdict::RestartAt(start.0),
         HelloVerdict::Damaged => Verdict::Damaged(true),
         HelloVerdict::NotYet => Verdict::NotYet(true),
         HelloVerdict::Fenced => Verdict::Fenced(true),
     };
-    v1::HelloReply { key, epoch: m.epoch.0, flow: m.flow.0, verdict: Some(verdict) }
+    v1::HelloReply { key, epoch: m.epoch.0, flow: m.flow.0, verdict: Some(verdict), producers: known }
 }
 
 fn reply_from_wire(wire: &v1::HelloReply) -> Read<HelloReply> {
     use v1::hello_reply::Verdict;
     let verdict = match wire.verdict.as_ref().ok_or(Malformed("no verdict"))? {
-        Verdict::Accepted(a) => {
-            HelloVerdict::Accepted { truncate_to: Offset(a.truncate_to), high_watermark: Offset(a.high_watermark) }
+        Verdict::Accepted(a) => HelloVerdict::Accepted {
+            truncate_to: Offset(a.truncate_to),
+            high_watermark: Offset(a.high_watermark),
+            log_start: Offset(a.log_start),
+        },
+        Verdict::RestartAt(start) => {
+            HelloVerdict::RestartAt { start: Offset(*start), producers: producers_from_wire(&wire.producers)? }
         }
-        Verdict::RestartAt(start) => HelloVerdict::RestartAt(Offset(*start)),
         Verdict::Damaged(_) => HelloVerdict::Damaged,
         Verdict::NotYet(_) => HelloVerdict::NotYet,
         Verdict::Fenced(_) => HelloVerdict::Fenced,
     };
     Ok(HelloReply { epoch: Epoch(wire.epoch), flow: Flow(wire.flow), verdict })
+}
+
+fn producers_from_wire(bytes: &[u8]) -> Read<ProducerTable> {
+    if bytes.is_empty() {
+        return Ok(ProducerTable::default());
+    }
+    ProducerTable::decode(bytes, PRODUCERS_MAX).map_err(|_| Malformed("the producers cannot be read"))
 }
 
 fn append_to_wire(key: Option<v1::PartitionKey>, m: Append) -> v1::Append {
@@ -213,6 +240,7 @@ fn append_to_wire(key: Option<v1::PartitionKey>, m: Append) -> v1::Append {
         previous_epoch: m.previous_epoch.0,
         batches: m.batches.into_iter().map(|batch| batch.bytes).collect(),
         high_watermark: m.high_watermark.0,
+        log_start: m.log_start.0,
     }
 }
 
@@ -228,6 +256,7 @@ fn append_from_wire(wire: v1::Append) -> Read<Append> {
         previous_epoch: Epoch(wire.previous_epoch),
         batches,
         high_watermark: Offset(wire.high_watermark),
+        log_start: Offset(wire.log_start),
     })
 }
 
@@ -259,6 +288,7 @@ fn ack_to_wire(key: Option<v1::PartitionKey>, m: &Ack) -> v1::Ack {
         member: Some(member_to_wire(&m.member)),
         incarnation: m.incarnation.0,
         durable_end: m.durable_end.0,
+        log_start: m.log_start.0,
     }
 }
 
@@ -269,15 +299,29 @@ fn ack_from_wire(wire: &v1::Ack) -> Read<Ack> {
         member: member_from_wire(wire.member.as_ref())?,
         incarnation: Incarnation(wire.incarnation),
         durable_end: Offset(wire.durable_end),
+        log_start: Offset(wire.log_start),
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use baton_core::batch::{BatchBuilder, BatchHeader, BuildOptions, ProducerStamp, Pushed};
+    use baton_core::ids::{ProducerEpoch, ProducerId};
 
     fn member() -> Member {
         Member { broker: BrokerId(2), disk: DiskId(77), generation: Generation(3) }
+    }
+
+    fn one_producer() -> ProducerTable {
+        let mut builder = BatchBuilder::new(4096);
+        let pushed = builder.push(0, None, Some(b"x"), &[]);
+        assert_eq!(pushed, Ok(Pushed::Added));
+        let producer = ProducerStamp { id: ProducerId(4), epoch: ProducerEpoch(1), base_sequence: 9 };
+        let batch = builder.build(&BuildOptions { producer: Some(producer), ..BuildOptions::default() });
+        let mut table = ProducerTable::default();
+        table.applied(&BatchHeader::parse(&batch.unwrap_or_default()).expect("a batch"), Offset(3));
+        table
     }
 
     fn round_trip(message: Message) {
@@ -299,8 +343,9 @@ mod tests {
             end: Offset(12),
         }));
         for verdict in [
-            HelloVerdict::Accepted { truncate_to: Offset(4), high_watermark: Offset(3) },
-            HelloVerdict::RestartAt(Offset(8)),
+            HelloVerdict::Accepted { truncate_to: Offset(4), high_watermark: Offset(3), log_start: Offset(2) },
+            HelloVerdict::RestartAt { start: Offset(8), producers: ProducerTable::default() },
+            HelloVerdict::RestartAt { start: Offset(8), producers: one_producer() },
             HelloVerdict::Damaged,
             HelloVerdict::NotYet,
             HelloVerdict::Fenced,
@@ -313,6 +358,7 @@ mod tests {
             member: member(),
             incarnation: Incarnation(9),
             durable_end: Offset(12),
+            log_start: Offset(7),
         }));
         round_trip(Message::Announce(Announce {
             epoch: Epoch(4),
@@ -330,6 +376,7 @@ mod tests {
             previous_epoch: Epoch(4),
             batches: Vec::new(),
             high_watermark: Offset(3),
+            log_start: Offset(2),
         }));
     }
 

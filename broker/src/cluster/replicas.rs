@@ -304,7 +304,7 @@ impl Fate {
                 let meta = PartitionMeta { highest_epoch: copy.meta.highest_epoch, ..PartitionMeta::default() };
                 let (start, end, damage) = (Offset::ZERO, Offset::ZERO, None);
                 let empty = Recovered { partition, id, generation, start, end, meta, damage };
-                (Some(empty), log.reset(partition, generation, Offset::ZERO).await)
+                (Some(empty), log.reset(partition, generation, Offset::ZERO, bytes::Bytes::new()).await)
             }
         };
         match result {

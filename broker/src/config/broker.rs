@@ -123,6 +123,16 @@ settings! {
         scrub_interval_ms: u64 = 86_400_000;
         /// What is read for that at most, per second.
         scrub_bytes_per_s: u64 = 16 * MIB;
+        /// How often a leader looks whether records are beyond `retention.ms` or `retention.bytes`, in ms; 0 means never.
+        retention_check_ms: u64 = 300_000;
+        /// How often a copy of a compacted topic is looked at, in ms; 0 means never.
+        compaction_check_ms: u64 = 15_000;
+        /// What compaction reads at most, per second.
+        compaction_bytes_per_s: u64 = 16 * MIB;
+        /// Memory for the keys of what is compacted; a log with more of them takes several rounds.
+        compaction_memory_bytes: u64 = 32 * MIB;
+        /// How soon after records went the space is asked back from the store, in ms.
+        reclaim_interval_ms: u64 = 300_000;
     }
 }
 
@@ -334,6 +344,9 @@ impl LogConfig {
         }
         problems.range("log.commit_bytes_max", self.commit_bytes_max, MIB..=256 * MIB);
         problems.range("log.memtable_bytes", self.memtable_bytes, 64 * 1024..=1024 * MIB);
+        at_least(problems, ("log.compaction_bytes_per_s", self.compaction_bytes_per_s), ("64 KiB", 64 * 1024));
+        problems.range("log.compaction_memory_bytes", self.compaction_memory_bytes, MIB..=4096 * MIB);
+        at_least(problems, ("log.reclaim_interval_ms", self.reclaim_interval_ms), ("100 ms", 100));
         at_least(problems, ("log.scrub_bytes_per_s", self.scrub_bytes_per_s), ("64 KiB", 64 * 1024));
     }
 }

@@ -10,5 +10,5 @@ use bytes::Bytes;
 /// # Errors
 /// It is refused.
 pub fn checked_batch(payload: Option<Payload>, bytes_max: usize, now_ms: i64) -> Result<(BatchHeader, Bytes), Error> {
-    super::produce::checked_batch(payload, ProduceLimits { max_message_bytes: bytes_max }, now_ms)
+    super::produce::checked_batch(payload, ProduceLimits { max_message_bytes: bytes_max, keyed: false }, now_ms)
 }

@@ -13,6 +13,7 @@
 //! | `admin` | forwards to the coordinator |
 
 mod admin;
+mod deletion;
 mod events;
 mod fetch;
 #[cfg(feature = "fuzzing")]

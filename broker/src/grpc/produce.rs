@@ -214,7 +214,7 @@ impl ProduceStream {
 
     fn batch(&self, payload: Option<Payload>, limits: ProduceLimits) -> Result<(BatchHeader, Bytes), Error> {
         let cap = usize::try_from(self.service.parts.limits.batch_bytes_max).unwrap_or(usize::MAX);
-        let limits = ProduceLimits { max_message_bytes: limits.max_message_bytes.min(cap) };
+        let limits = ProduceLimits { max_message_bytes: limits.max_message_bytes.min(cap), ..limits };
         checked_batch(payload, limits, self.service.parts.clock.now_ms())
     }
 

@@ -152,6 +152,14 @@ impl Broker for GrpcService {
         Ok(Response::new(self.offsets(&context, request.into_inner()).await))
     }
 
+    async fn delete_records(
+        &self,
+        request: Request<v1::DeleteRecordsRequest>,
+    ) -> Result<Response<v1::DeleteRecordsResponse>, Status> {
+        let context = self.context(&request, request.get_ref().timeout_ms);
+        Ok(Response::new(self.delete_records_of(&context, request.into_inner()).await))
+    }
+
     async fn init_producer(
         &self,
         _request: Request<v1::InitProducerRequest>,

@@ -192,6 +192,21 @@ impl Book {
         Ok(raised)
     }
 
+    /// Whether these batches may take the place of others; changes nothing.
+    pub(super) fn check_rewrite(&self, partition: LocalPartition, batches: &[StoredBatch]) -> Result<(), LogError> {
+        let entry = self.get(partition)?;
+        entry.check_undamaged(partition)?;
+        for batch in batches {
+            check_header(batch)?;
+            if batch.last < entry.start || batch.end() > entry.end {
+                let (start, end) = (entry.start, entry.end);
+                return Err(LogError::Refused(format!("{} to {} is not in {start} to {end}", batch.base, batch.last)));
+            }
+        }
+        let ascend = batches.windows(2).all(|pair| pair[0].last < pair[1].base);
+        if ascend { Ok(()) } else { Err(LogError::Refused("rewritten batches overlap".to_owned())) }
+    }
+
     pub(super) fn reset(
         &mut self,
         partition: LocalPartition,

@@ -11,7 +11,9 @@ use baton_core::{BrokerId, DiskId, Epoch, Generation, Offset, TopicId, TopicPart
 use bytes::Bytes;
 use futures::future::join_all;
 
-use super::{Append, DurableEnd, Identity, LocalPartition, Log, LogError, PartitionMeta, StoredBatch};
+use super::{
+    Append, Compaction, DurableEnd, Identity, LocalPartition, Log, LogError, PartitionMeta, Piece, StoredBatch,
+};
 
 /// How the suite gets at an implementation.
 pub(crate) trait Harness {
@@ -48,6 +50,10 @@ macro_rules! contract_tests {
             reset_begins_a_new_generation
             reopening_finds_what_was_acknowledged
             meta_records_round_trip
+            a_start_and_its_meta_record_are_one
+            a_reset_copy_knows_the_producers_from_below
+            batches_are_put_in_the_place_of_others
+            ages_and_sizes_are_told
             time_is_found_by_maximum_timestamp
             unknown_partitions_are_errors
             a_full_disk_refuses_appends_only
@@ -278,7 +284,7 @@ pub(crate) async fn truncation_inside_a_batch_removes_it(h: &mut impl Harness) {
     log.truncate(p, Offset(15), None).await.unwrap();
     assert_eq!(read_all(&log, p, 0).await, tens(0, 1, 1));
     log.append(one(p, &tens(10, 1, 2))).await.unwrap();
-    log.set_start(p, Offset(5)).await.unwrap();
+    log.set_start(p, Offset(5), None).await.unwrap();
     let below = log.truncate(p, Offset(4), None).await;
     assert_eq!(below, Err(LogError::BelowStart { at: Offset(4), start: Offset(5) }));
 }
@@ -287,8 +293,8 @@ pub(crate) async fn the_start_hides_what_is_below_it(h: &mut impl Harness) {
     let mut log = h.open();
     let p = create(&log, 0).await;
     log.append(one(p, &tens(0, 5, 1))).await.unwrap();
-    log.set_start(p, Offset(25)).await.unwrap();
-    log.set_start(p, Offset(7)).await.unwrap();
+    log.set_start(p, Offset(25), None).await.unwrap();
+    log.set_start(p, Offset(7), None).await.unwrap();
     for _ in 0..2 {
         let below = log.read(p, Offset(24), 1).await;
         assert_eq!(below, Err(LogError::BelowStart { at: Offset(24), start: Offset(25) }));
@@ -296,8 +302,8 @@ pub(crate) async fn the_start_hides_what_is_below_it(h: &mut impl Harness) {
         log = h.reopen(log);
         assert_eq!(log.recovered()[&p].start, Offset(25));
     }
-    assert!(matches!(log.set_start(p, Offset(51)).await, Err(LogError::Refused(_))));
-    log.set_start(p, Offset(50)).await.unwrap();
+    assert!(matches!(log.set_start(p, Offset(51), None).await, Err(LogError::Refused(_))));
+    log.set_start(p, Offset(50), None).await.unwrap();
     log = h.reopen(log);
     assert_eq!((log.recovered()[&p].start, log.recovered()[&p].end), (Offset(50), Offset(50)));
     assert_eq!(log.recovered()[&p].damage, None);
@@ -345,7 +351,7 @@ pub(crate) async fn reset_begins_a_new_generation(h: &mut impl Harness) {
     log.append(one(p, &tens(0, 10, 1))).await.unwrap();
     let meta = PartitionMeta { highest_epoch: Epoch(4), high_watermark: Offset(100), ..Default::default() };
     log.save(p, meta).await.unwrap();
-    let reset = log.reset(p, Generation(1), Offset(30));
+    let reset = log.reset(p, Generation(1), Offset(30), Bytes::new());
     let refill = log.append(one(p, &tens(30, 2, 4)));
     reset.await.unwrap();
     refill.await.unwrap();
@@ -405,6 +411,7 @@ pub(crate) async fn meta_records_round_trip(h: &mut impl Harness) {
         high_watermark: Offset(u64::MAX >> 1),
         producers: Bytes::from(vec![7; 100_000]),
         producers_at: Offset(12),
+        ..PartitionMeta::default()
     };
     log.save(p, PartitionMeta::default()).await.unwrap();
     log.save(p, meta.clone()).await.unwrap();
@@ -428,10 +435,95 @@ pub(crate) async fn time_is_found_by_maximum_timestamp(h: &mut impl Harness) {
         assert_eq!(log.find_time(p, 401).await, Ok(None));
         log = h.reopen(log);
     }
-    log.set_start(p, Offset(25)).await.unwrap();
+    log.set_start(p, Offset(25), None).await.unwrap();
     assert_eq!(log.find_time(p, 0).await, Ok(Some(Offset(25))));
     log.truncate(p, Offset(60), None).await.unwrap();
     assert_eq!(log.find_time(p, 301).await, Ok(None));
+}
+
+pub(crate) async fn a_start_and_its_meta_record_are_one(h: &mut impl Harness) {
+    let mut log = h.open();
+    let p = create(&log, 0).await;
+    log.append(one(p, &tens(0, 3, 1))).await.unwrap();
+    let meta = PartitionMeta {
+        highest_epoch: Epoch(2),
+        producers: Bytes::from_static(b"some"),
+        producers_at: Offset(20),
+        compaction: Compaction { clean_to: Offset(10), rewritten_to: Offset(20), horizon_ms: 9 },
+        ..PartitionMeta::default()
+    };
+    log.set_start(p, Offset(20), Some(meta.clone())).await.unwrap();
+    log = h.reopen(log);
+    let found = &log.recovered()[&p];
+    assert_eq!((found.start, &found.meta), (Offset(20), &meta));
+}
+
+pub(crate) async fn a_reset_copy_knows_the_producers_from_below(h: &mut impl Harness) {
+    let mut log = h.open();
+    let p = create(&log, 0).await;
+    log.append(one(p, &tens(0, 3, 1))).await.unwrap();
+    log.save(p, PartitionMeta { highest_epoch: Epoch(4), ..PartitionMeta::default() }).await.unwrap();
+    log.reset(p, Generation(1), Offset(70), Bytes::from_static(b"some")).await.unwrap();
+    log = h.reopen(log);
+    let found = &log.recovered()[&p];
+    let meta = PartitionMeta {
+        highest_epoch: Epoch(4),
+        producers: Bytes::from_static(b"some"),
+        producers_at: Offset(70),
+        ..PartitionMeta::default()
+    };
+    assert_eq!((found.start, found.end, &found.meta), (Offset(70), Offset(70), &meta));
+}
+
+pub(crate) async fn batches_are_put_in_the_place_of_others(h: &mut impl Harness) {
+    let mut log = h.open();
+    let p = create(&log, 0).await;
+    let mut batches = tens(0, 6, 1);
+    log.append(one(p, &batches)).await.unwrap();
+    let meta = PartitionMeta { highest_epoch: Epoch(3), ..PartitionMeta::default() };
+    let (merged, smaller) = (batch(10, 30, 1, 1_030, 0), batch(50, 10, 1, 1_050, 1));
+    for torn in [batch(11, 9, 1, 0, 0), batch(10, 9, 1, 0, 0), batch(50, 20, 1, 0, 0)] {
+        let refused = log.rewrite(p, vec![torn], meta.clone()).await;
+        assert!(matches!(refused, Err(LogError::Refused(_))), "{refused:?}");
+    }
+    assert_eq!(read_all(&log, p, 0).await, batches, "nothing was written");
+    log.rewrite(p, vec![merged.clone(), smaller.clone()], meta.clone()).await.unwrap();
+    batches.splice(1..4, [merged.clone()]);
+    *batches.last_mut().unwrap() = smaller;
+    for _ in 0..2 {
+        assert_eq!(read_all(&log, p, 0).await, batches);
+        assert_eq!(read_all(&log, p, 25).await, batches[1..]);
+        log = h.reopen(log);
+        let found = &log.recovered()[&p];
+        assert_eq!((found.end, &found.meta, &found.damage), (Offset(60), &meta, &None));
+    }
+    // What was removed can be written again, and the log goes on.
+    log.truncate(p, Offset(40), None).await.unwrap();
+    log.append(one(p, &tens(40, 3, 2))).await.unwrap();
+    log.set_start(p, Offset(20), None).await.unwrap();
+    log.rewrite(p, vec![batch(10, 30, 1, 1_030, 7)], meta).await.unwrap();
+    log = h.reopen(log);
+    assert_eq!(read_all(&log, p, 20).await[0], batch(10, 30, 1, 1_030, 7));
+    assert_eq!(read_all(&log, p, 40).await, tens(40, 3, 2));
+}
+
+pub(crate) async fn ages_and_sizes_are_told(h: &mut impl Harness) {
+    let log = h.open();
+    let p = create(&log, 0).await;
+    assert_eq!(log.expired(p, 5).await, Ok(Offset(0)));
+    assert_eq!(log.measure(p, Offset(0), 1).await, Ok(vec![]));
+    let batches: Vec<_> = (0..40).map(|n| batch(n * 10, 10, 1, 1_000 + n as i64, 439)).collect();
+    log.append(one(p, &batches)).await.unwrap();
+    for (before, end) in [(999, 0), (1_000, 0), (1_001, 10), (1_020, 200), (5_000, 400)] {
+        assert_eq!(log.expired(p, before).await, Ok(Offset(end)), "before {before}");
+    }
+    let piece = |end, bytes| Piece { end: Offset(end), bytes };
+    let expected = vec![piece(160, 8_000), piece(320, 8_000), piece(400, 4_000)];
+    assert_eq!(log.measure(p, Offset(0), 8_000).await, Ok(expected));
+    log.set_start(p, Offset(305), None).await.unwrap();
+    assert_eq!(log.expired(p, 1_000).await, Ok(Offset(305)));
+    assert_eq!(log.measure(p, Offset(0), u64::MAX).await, Ok(vec![piece(400, 5_000)]));
+    assert_eq!(log.measure(p, Offset(350), 1_000).await.unwrap().len(), 3);
 }
 
 pub(crate) async fn unknown_partitions_are_errors(h: &mut impl Harness) {
@@ -442,9 +534,9 @@ pub(crate) async fn unknown_partitions_are_errors(h: &mut impl Harness) {
     assert_eq!(log.read(p, Offset(0), 1).await, Err(unknown.clone()));
     assert_eq!(log.find_time(p, 0).await, Err(unknown.clone()));
     assert_eq!(log.truncate(p, Offset(0), None).await, Err(unknown.clone()));
-    assert_eq!(log.set_start(p, Offset(0)).await, Err(unknown.clone()));
+    assert_eq!(log.set_start(p, Offset(0), None).await, Err(unknown.clone()));
     assert_eq!(log.save(p, PartitionMeta::default()).await, Err(unknown.clone()));
-    assert_eq!(log.reset(p, Generation(1), Offset(0)).await, Err(unknown.clone()));
+    assert_eq!(log.reset(p, Generation(1), Offset(0), Bytes::new()).await, Err(unknown.clone()));
     assert_eq!(log.delete(p).await, Err(unknown));
 }
 
@@ -457,7 +549,7 @@ pub(crate) async fn a_full_disk_refuses_appends_only(h: &mut impl Harness) {
     assert!(log.usage().below_reserve);
     assert_eq!(read_all(&log, p, 0).await, tens(0, 4, 1));
     log.truncate(p, Offset(30), None).await.unwrap();
-    log.set_start(p, Offset(10)).await.unwrap();
+    log.set_start(p, Offset(10), None).await.unwrap();
     log.save(p, PartitionMeta::default()).await.unwrap();
     log.delete(q).await.unwrap();
     log = h.reopen(log);

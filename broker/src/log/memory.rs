@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use baton_core::{Generation, Offset, TopicPartition};
+use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
@@ -20,7 +21,8 @@ pub use disk::{MemoryDisk, StoredCopy};
 
 use super::operation::{Change, Operation, Waiting};
 use super::{
-    Append, DurableEnd, Identity, LocalPartition, Log, LogError, PartitionMeta, ReadBatches, Recovered, Usage,
+    Append, DurableEnd, Identity, LocalPartition, Log, LogError, PartitionMeta, Piece, ReadBatches, Recovered,
+    StoredBatch, Usage,
 };
 
 /// How the simulated disk behaves in time.
@@ -168,8 +170,13 @@ impl Log for MemoryLog {
         self.submit(Change::Truncate { partition, to, meta }).changed()
     }
 
-    fn set_start(&self, partition: LocalPartition, start: Offset) -> BoxFuture<'static, Result<(), LogError>> {
-        self.submit(Change::SetStart { partition, start }).changed()
+    fn set_start(
+        &self,
+        partition: LocalPartition,
+        start: Offset,
+        meta: Option<PartitionMeta>,
+    ) -> BoxFuture<'static, Result<(), LogError>> {
+        self.submit(Change::SetStart { partition, start, meta }).changed()
     }
 
     fn reset(
@@ -177,8 +184,18 @@ impl Log for MemoryLog {
         partition: LocalPartition,
         generation: Generation,
         start: Offset,
+        producers: Bytes,
     ) -> BoxFuture<'static, Result<(), LogError>> {
-        self.submit(Change::Reset { partition, generation, start }).changed()
+        self.submit(Change::Reset { partition, generation, start, producers }).changed()
+    }
+
+    fn rewrite(
+        &self,
+        partition: LocalPartition,
+        batches: Vec<StoredBatch>,
+        meta: PartitionMeta,
+    ) -> BoxFuture<'static, Result<(), LogError>> {
+        self.submit(Change::Rewrite { partition, batches, meta }).changed()
     }
 
     fn save(&self, partition: LocalPartition, meta: PartitionMeta) -> BoxFuture<'static, Result<(), LogError>> {
@@ -208,6 +225,29 @@ impl Log for MemoryLog {
         async move {
             sleep(shared.options.read_latency + shared.disk.slowness()).await;
             shared.disk.find_time(shared.session, partition, timestamp_ms)
+        }
+        .boxed()
+    }
+
+    fn expired(&self, partition: LocalPartition, before_ms: i64) -> BoxFuture<'static, Result<Offset, LogError>> {
+        let shared = Arc::clone(&self.shared);
+        async move {
+            sleep(shared.options.read_latency + shared.disk.slowness()).await;
+            shared.disk.expired(shared.session, partition, before_ms)
+        }
+        .boxed()
+    }
+
+    fn measure(
+        &self,
+        partition: LocalPartition,
+        from: Offset,
+        piece_bytes: u64,
+    ) -> BoxFuture<'static, Result<Vec<Piece>, LogError>> {
+        let shared = Arc::clone(&self.shared);
+        async move {
+            sleep(shared.options.read_latency + shared.disk.slowness()).await;
+            shared.disk.measure(shared.session, partition, from, piece_bytes)
         }
         .boxed()
     }

@@ -11,6 +11,7 @@
 //! | `operation` | what is waiting for a commit, and how its caller is answered |
 //! | `book` | which partitions there are, and which changes are allowed |
 //! | `frame` | the header and checksum of a stored batch |
+//! | `sizes` | how old and how large the log is, batch by batch |
 //! | `contract` | one suite of tests, run on every implementation |
 
 pub mod fjall;
@@ -21,6 +22,7 @@ mod book;
 pub(crate) mod contract;
 mod frame;
 mod operation;
+mod sizes;
 
 use std::collections::BTreeMap;
 
@@ -64,6 +66,34 @@ pub struct PartitionMeta {
     /// The state of idempotent producers as of `producers_at`, encoded by the core.
     pub producers: Bytes,
     pub producers_at: Offset,
+    pub compaction: Compaction,
+}
+
+impl PartitionMeta {
+    /// Of a copy that begins at `start`.
+    pub(crate) fn beginning(highest_epoch: Epoch, start: Offset, producers: Bytes) -> Self {
+        let producers_at = if producers.is_empty() { Offset::ZERO } else { start };
+        Self { highest_epoch, producers, producers_at, ..Self::default() }
+    }
+}
+
+/// How far compaction has come in one copy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Compaction {
+    /// Below, every key has been looked at once: what follows is dirty.
+    pub clean_to: Offset,
+    /// Below, batches may have been rewritten, and may cover those of several originals.
+    pub rewritten_to: Offset,
+    /// When the next tombstone may go, in milliseconds since 1970; 0 if there is none.
+    pub horizon_ms: i64,
+}
+
+/// A piece of the log, by its size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// After its last batch.
+    pub end: Offset,
+    pub bytes: u64,
 }
 
 /// Why a copy may not be trusted.
@@ -212,16 +242,35 @@ pub trait Log: Send + Sync + 'static {
 
     /// Retention: nothing below `start` is read again. Never moves back; beyond the end it is
     /// [`LogError::Refused`] (a copy that is behind the leader's start is [`Log::reset`]).
-    fn set_start(&self, partition: LocalPartition, start: Offset) -> BoxFuture<'static, Result<(), LogError>>;
+    ///
+    /// `meta` takes the place of the meta record in the same commit, if there is one: what is
+    /// known of producers may rest on batches that go.
+    fn set_start(
+        &self,
+        partition: LocalPartition,
+        start: Offset,
+        meta: Option<PartitionMeta>,
+    ) -> BoxFuture<'static, Result<(), LogError>>;
 
     /// Empties a copy and begins a new generation at `start` (a damaged copy before its refill).
-    /// The meta record starts again too, except for the highest epoch seen: a promise outlives
-    /// the data.
+    /// The meta record starts again too, with `producers` as of `start`, except for the highest
+    /// epoch seen: a promise outlives the data.
     fn reset(
         &self,
         partition: LocalPartition,
         generation: Generation,
         start: Offset,
+        producers: Bytes,
+    ) -> BoxFuture<'static, Result<(), LogError>>;
+
+    /// Compaction: each of `batches`, ascending, takes the place of those that it covers. It
+    /// begins where a stored batch begins and ends where one ends, and both are below the end;
+    /// so the log stays without gaps. All of it and `meta` are one commit.
+    fn rewrite(
+        &self,
+        partition: LocalPartition,
+        batches: Vec<StoredBatch>,
+        meta: PartitionMeta,
     ) -> BoxFuture<'static, Result<(), LogError>>;
 
     fn save(&self, partition: LocalPartition, meta: PartitionMeta) -> BoxFuture<'static, Result<(), LogError>>;
@@ -243,6 +292,20 @@ pub trait Log: Send + Sync + 'static {
         partition: LocalPartition,
         timestamp_ms: i64,
     ) -> BoxFuture<'static, Result<Option<Offset>, LogError>>;
+
+    /// Up to where everything is older than `before_ms`: the end of the last batch with a max
+    /// timestamp below it, in front of the first one that is not. A batch without timestamps
+    /// is as old as what follows it, and the last ones of that kind are young.
+    fn expired(&self, partition: LocalPartition, before_ms: i64) -> BoxFuture<'static, Result<Offset, LogError>>;
+
+    /// The sizes of the log from `from` on, in pieces of whole batches of at least
+    /// `piece_bytes` each, but for the last. Batches are counted as they are stored.
+    fn measure(
+        &self,
+        partition: LocalPartition,
+        from: Offset,
+        piece_bytes: u64,
+    ) -> BoxFuture<'static, Result<Vec<Piece>, LogError>>;
 
     fn usage(&self) -> Usage;
 

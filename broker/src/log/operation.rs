@@ -1,11 +1,12 @@
 //! What waits for a commit, and how its caller is answered.
 
 use baton_core::{Generation, Offset, TopicPartition};
+use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::oneshot;
 
-use super::{Append, Damage, DurableEnd, LocalPartition, LogError, PartitionMeta};
+use super::{Append, Damage, DurableEnd, LocalPartition, LogError, PartitionMeta, StoredBatch};
 
 /// One change of the log, in the terms of [`super::Log`].
 #[derive(Debug)]
@@ -25,11 +26,18 @@ pub(super) enum Change {
     SetStart {
         partition: LocalPartition,
         start: Offset,
+        meta: Option<PartitionMeta>,
+    },
+    Rewrite {
+        partition: LocalPartition,
+        batches: Vec<StoredBatch>,
+        meta: PartitionMeta,
     },
     Reset {
         partition: LocalPartition,
         generation: Generation,
         start: Offset,
+        producers: Bytes,
     },
     Save {
         partition: LocalPartition,
@@ -52,13 +60,21 @@ impl Change {
                 let batches = appends.iter().flat_map(|a| &a.batches);
                 batches.map(|b| b.bytes.len() + size_of_val(b)).sum()
             }
-            Self::Save { meta, .. } | Self::Truncate { meta: Some(meta), .. } => {
-                meta.producers.len() + size_of_val(&*meta.lineage)
+            Self::Save { meta, .. }
+            | Self::Truncate { meta: Some(meta), .. }
+            | Self::SetStart { meta: Some(meta), .. } => meta_bytes(meta),
+            Self::Rewrite { batches, meta, .. } => {
+                batches.iter().map(|b| b.bytes.len() + size_of_val(b)).sum::<usize>() + meta_bytes(meta)
             }
+            Self::Reset { producers, .. } => producers.len(),
             _ => 0,
         };
         (payload + size_of::<Operation>()) as u64
     }
+}
+
+fn meta_bytes(meta: &PartitionMeta) -> usize {
+    meta.producers.len() + size_of_val(&*meta.lineage)
 }
 
 /// What a change answers when it is durable.

@@ -31,7 +31,7 @@ use crate::peers::{Detection, DetectionHandle, LinkParts, Links, PeerSender};
 use crate::server::listeners::Bound;
 use crate::server::readiness::measure;
 use crate::server::{BrokerError, BrokerParts, FEATURES, SessionMemory, Shared};
-use crate::shard::{self, Partitions, ScrubConfig, ShardInput, ShardParts, Shards};
+use crate::shard::{self, CompactionConfig, Partitions, RetentionConfig, ScrubConfig, ShardInput, ShardParts, Shards};
 
 /// The pieces on their way to becoming a broker.
 pub(super) struct Assembly {
@@ -172,6 +172,8 @@ impl Assembly {
                 incarnation: self.incarnation,
                 config: replica_config(config, self.parts.mutations),
                 scrub: scrub_config(config, shard_count),
+                retention: RetentionConfig { interval: Duration::from_millis(config.log.retention_check_ms) },
+                compaction: compaction_config(config, shard_count, self.parts.seed.split("compaction").0),
                 tail_cache_bytes: config.limits.tail_cache_bytes / shard_count,
                 tick: Duration::from_millis(100),
                 metrics: shared.metrics.clone(),
@@ -330,6 +332,16 @@ fn scrub_config(config: &BrokerConfig, shards: u64) -> ScrubConfig {
     ScrubConfig {
         interval: Duration::from_millis(config.log.scrub_interval_ms),
         bytes_per_s: (config.log.scrub_bytes_per_s / shards).max(1),
+    }
+}
+
+/// The same for compaction, and for its memory.
+fn compaction_config(config: &BrokerConfig, shards: u64, seed: u64) -> CompactionConfig {
+    CompactionConfig {
+        interval: Duration::from_millis(config.log.compaction_check_ms),
+        bytes_per_s: (config.log.compaction_bytes_per_s / shards).max(1),
+        map_bytes: usize::try_from(config.log.compaction_memory_bytes / shards).unwrap_or(usize::MAX),
+        seed,
     }
 }
 

@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use baton_core::replica::{Flow, Input};
+use baton_core::compaction::cut_empty;
+use baton_core::replica::{Flow, Input, StoredBatch};
 use baton_core::{BrokerId, Offset, TopicPartition};
 
 use crate::shard::completion::{Completion, CopyId};
+use crate::shard::partition::Partition;
 use crate::shard::run::Shard;
 
 /// How many of them a shard has under way. How much one brings is the core's business.
@@ -45,6 +47,23 @@ impl CatchUp {
     }
 }
 
+impl Partition {
+    /// The batch that contains the log's start begins below it, and is read by the start.
+    fn readable(&self, from: Offset) -> Offset {
+        if from >= self.replica.log_floor() { from.max(self.replica.log_start()) } else { from }
+    }
+}
+
+/// A follower may end inside what compaction has made one empty batch of.
+fn beginning_at(from: Offset, mut batches: Vec<StoredBatch>) -> Vec<StoredBatch> {
+    if let Some(first) = batches.first_mut()
+        && let Some(rest) = cut_empty(first, from)
+    {
+        *first = rest;
+    }
+    batches
+}
+
 impl Shard {
     /// From memory at once, if it is there.
     pub(super) fn read_for_follower(
@@ -56,7 +75,10 @@ impl Shard {
         max_bytes: usize,
     ) -> Option<Input> {
         let partition = self.partitions.get(&id)?;
-        if let Some(batches) = self.cache.read(partition.local, from, max_bytes) {
+        // The batch that contains the log's start begins below it.
+        let readable = partition.readable(from);
+        if let Some(batches) = self.cache.read(partition.local, readable, max_bytes) {
+            let batches = beginning_at(from, batches);
             return Some(Input::ReadForFollower { to, flow, batches });
         }
         self.catch_up.push(id, to, Read { flow, from, max_bytes });
@@ -76,11 +98,13 @@ impl Shard {
                 continue;
             };
             self.catch_up.running += 1;
+            let readable = partition.readable(from);
             let (log, local, peers) = (Arc::clone(&self.parts.log), partition.local, self.parts.peers.clone());
             let copy = CopyId { id, local };
             self.running.push(Box::pin(async move {
                 peers.catch_up_turn().await;
-                let result = log.read(local, from, max_bytes).await.map(|found| found.batches);
+                let result = log.read(local, readable, max_bytes).await;
+                let result = result.map(|found| beginning_at(from, found.batches));
                 if let Ok(batches) = &result {
                     peers.pay_catch_up(batches.iter().map(|batch| batch.len()).sum());
                 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use baton_core::producer::ProducerTable;
 use baton_core::replica::{LogTerm, StoredBatch};
 use baton_core::{Epoch, Generation, Offset, TopicPartition};
+use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -83,7 +84,7 @@ impl Shard {
         partition.changing = Some(term);
         let meta = partition.snapshot_below(to);
         let (log, local) = (Arc::clone(&self.parts.log), partition.local);
-        let start = partition.replica.log_start();
+        let start = partition.replica.start_under_way();
         let truncated = log.truncate(local, to, Some(meta.clone()));
         let forgets = self.parts.mutations.lacks(Mutation::ProducersLostAtTruncation);
         self.running.push(Box::pin(async move {
@@ -96,18 +97,26 @@ impl Shard {
         }));
     }
 
-    /// Nothing is saved besides: the log begins the meta record anew.
-    pub(super) fn restart(&mut self, id: TopicPartition, term: LogTerm, generation: Generation, start: Offset) {
+    /// Nothing is saved besides: the log begins the meta record anew, with these producers.
+    pub(super) fn restart(
+        &mut self,
+        id: TopicPartition,
+        term: LogTerm,
+        generation: Generation,
+        start: Offset,
+        producers: ProducerTable,
+    ) {
         self.flush_appends();
         let Some(partition) = self.partitions.get_mut(&id) else { return };
         self.cache.remove(partition.local);
         partition.changing = Some(term);
-        partition.forget_saved(start);
+        let saved = if producers.is_empty() { Bytes::new() } else { producers.encode() };
+        partition.forget_saved(start, saved.clone());
         let copy = CopyId { id, local: partition.local };
-        let reset = self.parts.log.reset(partition.local, generation, start);
+        let reset = self.parts.log.reset(partition.local, generation, start, saved);
         self.running.push(Box::pin(async move {
-            let result = reset.await.map(|()| ProducerTable::default());
-            Completion::LogChanged { copy, term, change: LogChange::Restart { generation, start }, result }
+            let result = reset.await.map(|()| producers.clone());
+            Completion::LogChanged { copy, term, change: LogChange::Restart { generation, start, producers }, result }
         }));
     }
 }

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use crate::log::{LocalPartition, LogError};
 use crate::mutation::Mutation;
+use crate::shard::compact::Step;
 use crate::shard::fetch::Window;
 use crate::shard::input::FetchCall;
 use crate::shard::run::Shard;
@@ -16,7 +17,7 @@ use crate::shard::turn::Mark;
 
 /// What the log had no room for is asked for again after this. Nothing is served meanwhile
 /// that depends on it, and the queues of the log are shorter than a second.
-const AGAIN_AFTER: Duration = Duration::from_millis(50);
+pub(super) const AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 /// A copy in this process: one that was closed and opened again is another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,10 +27,11 @@ pub(super) struct CopyId {
 }
 
 /// A change of the log that is not an append.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum LogChange {
     Truncate { to: Offset },
-    Restart { generation: Generation, start: Offset },
+    Restart { generation: Generation, start: Offset, producers: ProducerTable },
+    Trim { start: Offset },
 }
 
 /// Something that was started in an earlier turn is done.
@@ -63,6 +65,28 @@ pub(super) enum Completion {
         copy: CopyId,
         term: LogTerm,
         change: LogChange,
+    },
+    Trimmed {
+        copy: CopyId,
+        term: LogTerm,
+        start: Offset,
+        /// The first offset of the batch that contains `start`.
+        result: Result<Offset, LogError>,
+    },
+    CompactionStep {
+        copy: CopyId,
+        result: Result<Step, LogError>,
+    },
+    CompactionWritten {
+        copy: CopyId,
+        result: Result<Step, LogError>,
+        /// Nothing follows in this round.
+        last: bool,
+    },
+    /// Up to where retention lets the log go.
+    Retained {
+        copy: CopyId,
+        result: Result<Offset, LogError>,
     },
     ReadForFollower {
         copy: CopyId,
@@ -100,6 +124,10 @@ impl Shard {
                 }
             }
             Completion::ChangeAgain { copy, term, change } => self.change_again(copy, term, change),
+            Completion::Trimmed { copy, term, start, result } => self.trimmed(copy, term, start, result),
+            Completion::CompactionStep { copy, result } => self.compaction_step(copy, result),
+            Completion::CompactionWritten { copy, result, last } => self.compaction_written(copy, result, last),
+            Completion::Retained { copy, result } => self.retained(copy, result),
             Completion::ReadForFollower { copy, to, flow, result } => {
                 self.catch_up_read_done();
                 self.read_done(copy, to, flow, result);
@@ -114,7 +142,7 @@ impl Shard {
     }
 
     /// Whether this is still the copy that the partition has here.
-    fn is_open(&self, copy: CopyId) -> bool {
+    pub(super) fn is_open(&self, copy: CopyId) -> bool {
         self.partitions.get(&copy.id).is_some_and(|partition| partition.local == copy.local)
     }
 
@@ -147,13 +175,20 @@ impl Shard {
 
     /// A change that a later one has overtaken is done by that one.
     fn change_again(&mut self, copy: CopyId, term: LogTerm, change: LogChange) {
-        let latest = self.partitions.get(&copy.id).filter(|p| p.local == copy.local).and_then(|p| p.changing);
-        if latest != Some(term) {
+        let Some(partition) = self.partitions.get(&copy.id).filter(|p| p.local == copy.local) else { return };
+        let latest = match change {
+            LogChange::Trim { start } => partition.replica.awaits_trim(term, start),
+            _ => partition.changing == Some(term),
+        };
+        if !latest {
             return;
         }
         match change {
             LogChange::Truncate { to } => self.truncate(copy.id, term, to),
-            LogChange::Restart { generation, start } => self.restart(copy.id, term, generation, start),
+            LogChange::Restart { generation, start, producers } => {
+                self.restart(copy.id, term, generation, start, producers);
+            }
+            LogChange::Trim { start } => self.trim(copy.id, term, start),
         }
     }
 

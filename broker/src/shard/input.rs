@@ -136,6 +136,13 @@ pub enum ShardInput {
         epoch: Epoch,
         reply: oneshot::Sender<Result<Option<EpochEnd>, Error>>,
     },
+    /// Give up what lies below `before`, or below the high watermark. Answered with where the
+    /// log begins once every in-sync replica has given it up.
+    DeleteRecords {
+        id: TopicPartition,
+        before: Option<Offset>,
+        reply: oneshot::Sender<Result<Offset, Error>>,
+    },
     Settings {
         id: TopicPartition,
         settings: TopicConfig,

@@ -13,19 +13,23 @@
 //! | `changes` | calls that change the log, and what is saved beside it |
 //! | `completion` | what was started in an earlier turn is done |
 //! | `catch_up` | reads for lagging followers |
+//! | `compact` | compacts the copies of compacted topics |
 //! | `expiry` | producers that fell silent are forgotten |
 //! | `fetch` | answers readers from memory or from the log |
+//! | `retention` | gives up old records, and those that clients delete |
 //! | `scrub` | reads every copy now and then, to find what has rotted |
 //! | [`open`] | brings a partition from disk into its shard |
 
 mod catch_up;
 mod changes;
+mod compact;
 mod completion;
 mod expiry;
 mod fetch;
 pub mod input;
 pub mod open;
 mod partition;
+mod retention;
 mod run;
 mod scrub;
 pub mod status;
@@ -38,9 +42,11 @@ use std::sync::Arc;
 use baton_core::TopicPartition;
 use tokio::sync::mpsc;
 
+pub use compact::CompactionConfig;
 pub use input::{
     ClosedCopy, EpochEnd, FetchCall, FetchFailure, Fetched, OpenPartition, ProduceCall, Produced, ShardInput,
 };
+pub use retention::RetentionConfig;
 pub use run::{ShardParts, spawn};
 pub use scrub::ScrubConfig;
 pub use status::{PartitionHandle, PartitionStatus, Partitions};

@@ -66,6 +66,8 @@ pub async fn open(
 fn damaged(found: Recovered) -> Opened {
     let recovered = RecoveredLog {
         start: found.start,
+        floor: found.start,
+        compacted: Offset::ZERO,
         end: found.end.max(found.start),
         highest_epoch: found.meta.highest_epoch,
         lineage: Lineage::default(),
@@ -111,6 +113,8 @@ async fn replay(log: &dyn Log, found: &Recovered, mut producers: ProducerTable) 
     }
     Ok(RecoveredLog {
         start: found.start,
+        floor: floor(log, found.partition, found.start).await?,
+        compacted: meta.compaction.rewritten_to,
         end: found.end,
         highest_epoch: meta.highest_epoch,
         lineage,
@@ -118,4 +122,16 @@ async fn replay(log: &dyn Log, found: &Recovered, mut producers: ProducerTable) 
         producers,
         damaged: false,
     })
+}
+
+/// The first offset of the batch that contains `start`, which need not be where a batch begins.
+///
+/// # Errors
+/// The log cannot be read there.
+pub(super) async fn floor(log: &dyn Log, local: LocalPartition, start: Offset) -> Result<Offset, LogError> {
+    if start == Offset::ZERO {
+        return Ok(start);
+    }
+    let first = log.read(local, start, 1).await?.batches.first().map(|batch| batch.base);
+    Ok(first.map_or(start, |base| base.min(start)))
 }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::log::{LocalPartition, Log, LogError, PartitionMeta};
+use crate::shard::retention::Retention;
 use crate::shard::status::PartitionStatus;
 
 /// How much may be appended before what recovery would have to read again is saved.
@@ -35,6 +36,7 @@ pub(super) struct Partition {
     pub(super) refused: bool,
     /// Its status has to be shown at the end of the turn.
     pub(super) changed: bool,
+    pub(super) retention: Retention,
 }
 
 impl Partition {
@@ -56,22 +58,36 @@ impl Partition {
         self.snapshot(self.replica.saved_epoch())
     }
 
-    /// What to save with a truncation to `to`: nothing of it describes what is cut off.
-    pub(super) fn snapshot_below(&mut self, to: Offset) -> PartitionMeta {
-        if self.meta.producers_at > to {
-            self.meta.producers = Bytes::new();
-            self.meta.producers_at = self.replica.log_start();
-            // All of the log would have to be read again: another one is due soon.
-            self.unsaved_bytes = SNAPSHOT_EVERY_BYTES;
+    /// What to save with a new log start: what is known of producers must not rest on batches
+    /// that go. It describes what is durable and committed, up to the high watermark.
+    pub(super) fn snapshot_from(&mut self, start: Offset) -> PartitionMeta {
+        if self.meta.producers_at < start {
+            let at = self.replica.high_watermark().min(self.replica.durable_end());
+            self.meta.producers = self.replica.producers().before(at).encode();
+            self.meta.producers_at = at;
         }
         self.snapshot(Epoch::NONE)
     }
 
-    /// The log is emptied, and its meta record with it, but for the highest epoch.
-    pub(super) fn forget_saved(&mut self, start: Offset) {
+    /// What to save with a truncation to `to`: nothing of it describes what is cut off. Of the
+    /// producers only what lies below the log's start is kept; the rest is read again.
+    pub(super) fn snapshot_below(&mut self, to: Offset) -> PartitionMeta {
+        if self.meta.producers_at > to {
+            let start = self.replica.start_under_way();
+            self.meta.producers = self.replica.producers().before(start).encode();
+            self.meta.producers_at = start;
+            // All of the log would have to be read again: another one is due soon.
+            self.unsaved_bytes = SNAPSHOT_EVERY_BYTES;
+        }
+        self.meta.compaction.clean_to = self.meta.compaction.clean_to.min(to);
+        self.snapshot(Epoch::NONE)
+    }
+
+    /// The log is emptied, and its meta record with it, but for the highest epoch and the
+    /// producers from below its start.
+    pub(super) fn forget_saved(&mut self, start: Offset, producers: Bytes) {
         self.unsaved_bytes = 0;
-        let highest_epoch = self.meta.highest_epoch;
-        self.meta = PartitionMeta { highest_epoch, producers_at: start, ..PartitionMeta::default() };
+        self.meta = PartitionMeta::beginning(self.meta.highest_epoch, start, producers);
     }
 
     pub(super) fn wants_snapshot(&self) -> bool {

@@ -18,11 +18,13 @@ use crate::metrics::Metrics;
 use crate::mutation::Mutations;
 use crate::peers::PeerSender;
 use crate::shard::catch_up::CatchUp;
+use crate::shard::compact::{Compact, CompactionConfig};
 use crate::shard::completion::Completion;
 use crate::shard::expiry::Expiry;
 use crate::shard::fetch::Window;
 use crate::shard::input::{ClosedCopy, FetchCall, OpenPartition, ProduceCall, Produced, RegistryCall, ShardInput};
 use crate::shard::partition::{Partition, env_at, unknown};
+use crate::shard::retention::{Retain, Retention, RetentionConfig};
 use crate::shard::scrub::{Scrub, ScrubConfig};
 use crate::shard::turn::Turn;
 use crate::tail_cache::TailCache;
@@ -43,6 +45,8 @@ pub struct ShardParts {
     pub incarnation: Incarnation,
     pub config: ReplicaConfig,
     pub scrub: ScrubConfig,
+    pub retention: RetentionConfig,
+    pub compaction: CompactionConfig,
     pub tail_cache_bytes: u64,
     pub tick: Duration,
     pub metrics: Metrics,
@@ -70,6 +74,8 @@ pub(super) struct Shard {
     pub(super) running: FuturesUnordered<BoxFuture<'static, Completion>>,
     pub(super) catch_up: CatchUp,
     pub(super) scrub: Scrub,
+    pub(super) retain: Retain,
+    pub(super) compact: Compact,
     requests: BTreeMap<RequestId, Pending>,
     next_request: u64,
     pub(super) turn: Turn,
@@ -123,6 +129,8 @@ impl Shard {
             expiry: Expiry::new(parts.tick),
             env,
             scrub: Scrub::new(parts.scrub),
+            retain: Retain::new(parts.retention),
+            compact: Compact::new(parts.compaction),
             parts,
             partitions: BTreeMap::new(),
             running: FuturesUnordered::new(),
@@ -152,6 +160,7 @@ impl Shard {
                 // Whoever asked may be gone.
                 let _ = reply.send(partition.and_then(|partition| partition.end_of_epoch(epoch)));
             }
+            ShardInput::DeleteRecords { id, before, reply } => self.delete_records(id, before, reply),
             ShardInput::Settings { id, settings } => self.settings(id, settings),
             ShardInput::Fence { id, epoch, done } => {
                 self.step(id, Input::Fence { epoch });
@@ -183,9 +192,12 @@ impl Shard {
             changing: None,
             refused: false,
             changed: true,
+            retention: Retention::default(),
         };
         self.partitions.insert(open.id, partition);
         self.scrub.opened(open.id);
+        self.retain.opened(open.id);
+        self.compact.opened(open.id);
         if self.partitions.get(&open.id).is_some_and(|partition| partition.replica.is_damaged()) {
             self.parts.metrics.found_damaged();
         }
@@ -251,6 +263,8 @@ impl Shard {
         }
         self.scrub();
         self.expire_producers();
+        self.retain();
+        self.compact();
         let bytes = self.cache.bytes();
         self.parts.metrics.tail_cache_changed(self.cache_shown_bytes, bytes);
         self.cache_shown_bytes = bytes;
@@ -363,7 +377,10 @@ impl Shard {
             Effect::SaveEpoch(epoch) => self.save_epoch(id, epoch),
             Effect::Append { term, batches } => self.append(id, term, batches),
             Effect::Truncate { term, to } => self.truncate(id, term, to),
-            Effect::Restart { term, generation, start } => self.restart(id, term, generation, start),
+            Effect::Restart { term, generation, start, producers } => {
+                self.restart(id, term, generation, start, producers);
+            }
+            Effect::Trim { term, start } => self.trim(id, term, start),
             Effect::Send { to, stream, message } => self.turn.send(to, stream, id, message),
             Effect::ReadForFollower { to, flow, from, max_bytes } => {
                 return self.read_for_follower(id, to, flow, from, max_bytes);
@@ -422,6 +439,7 @@ impl Shard {
         for ((to, catch_up, _), frame) in self.turn.take_frames() {
             self.parts.peers.send(to, catch_up, frame);
         }
+        self.answer_deletions();
         // Elections read what is shown: they look again only when it is there.
         for (id, partition) in self.partitions.iter_mut().filter(|(_, p)| p.changed) {
             if partition.show(self.env.now_ms) {

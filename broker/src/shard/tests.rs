@@ -3,8 +3,10 @@
 
 mod full;
 mod refusals;
+mod retention;
 mod roles;
 mod snapshots;
+mod space;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,6 +42,61 @@ use crate::shard::status::PartitionStatus;
 const ME: BrokerId = BrokerId(3);
 const LEADER: BrokerId = BrokerId(2);
 
+/// A shard that nobody listens to: what it asks of the registry is up to the test.
+fn parts(log: Arc<dyn Log>) -> ShardParts {
+    let (registry, _) = mpsc::unbounded_channel();
+    let (fatal, _) = mpsc::unbounded_channel();
+    let (_, inputs) = mpsc::channel(1);
+    let (_, shown) = watch::channel(Arc::new(Env { registry_connected: true, ..Env::default() }));
+    ShardParts {
+        index: 0,
+        inputs,
+        log,
+        peers: PeerSender::new(Pace::new(u64::MAX)),
+        registry,
+        env: shown,
+        clock: Arc::new(SimulatedClock::starting_at(0)),
+        monotonic: Monotonic::start(),
+        incarnation: Incarnation(7),
+        config: ReplicaConfig::default(),
+        scrub: crate::shard::ScrubConfig { interval: Duration::ZERO, bytes_per_s: 1 },
+        retention: crate::shard::RetentionConfig { interval: Duration::from_secs(1) },
+        compaction: crate::shard::CompactionConfig {
+            interval: Duration::from_secs(1),
+            bytes_per_s: 1 << 30,
+            map_bytes: 1 << 16,
+            seed: 1,
+        },
+        tail_cache_bytes: 1 << 20,
+        tick: Duration::from_millis(100),
+        metrics: Metrics::new(ME),
+        fatal,
+        mutations: Mutations::default(),
+    }
+}
+
+/// The member that this disk is, and what is shown of it at first.
+fn shown(
+    generation: baton_core::Generation,
+) -> (Member, watch::Sender<PartitionStatus>, watch::Receiver<PartitionStatus>) {
+    let member = Member { broker: ME, disk: identity().disk, generation };
+    let (sender, receiver) = watch::channel(PartitionStatus {
+        role: RoleView::Idle,
+        member,
+        epoch: Epoch::NONE,
+        version: -1,
+        log_start: Offset::ZERO,
+        log_end: Offset::ZERO,
+        high_watermark: Offset::ZERO,
+        latest: None,
+        in_sync: 0,
+        assigned: 0,
+        damaged: false,
+        yields: false,
+    });
+    (member, sender, receiver)
+}
+
 struct Bench {
     shard: Shard,
 }
@@ -50,30 +107,7 @@ impl Bench {
     }
 
     fn on(log: Arc<dyn Log>) -> Self {
-        // Nobody listens: what the shard asks of the registry is up to the test.
-        let (registry, _) = mpsc::unbounded_channel();
-        let (fatal, _) = mpsc::unbounded_channel();
-        let (_, inputs) = mpsc::channel(1);
-        let (_, shown) = watch::channel(Arc::new(Env { registry_connected: true, ..Env::default() }));
-        let shard = Shard::new(ShardParts {
-            index: 0,
-            inputs,
-            log,
-            peers: PeerSender::new(Pace::new(u64::MAX)),
-            registry,
-            env: shown,
-            clock: Arc::new(SimulatedClock::starting_at(0)),
-            monotonic: Monotonic::start(),
-            incarnation: Incarnation(7),
-            config: ReplicaConfig::default(),
-            scrub: crate::shard::ScrubConfig { interval: Duration::ZERO, bytes_per_s: 1 },
-            tail_cache_bytes: 1 << 20,
-            tick: Duration::from_millis(100),
-            metrics: Metrics::new(ME),
-            fatal,
-            mutations: Mutations::default(),
-        });
-        Self { shard }
+        Self { shard: Shard::new(parts(log)) }
     }
 
     /// Opens the copy that the log knows, or a new one.
@@ -90,21 +124,7 @@ impl Bench {
     async fn open_found(&mut self, id: TopicPartition, found: Option<Recovered>) {
         let log = Arc::clone(&self.shard.parts.log);
         let opened = open(&*log, id, found, Mutations::default()).await.unwrap();
-        let member = Member { broker: ME, disk: identity().disk, generation: opened.generation };
-        let status = watch::channel(PartitionStatus {
-            role: RoleView::Idle,
-            member,
-            epoch: Epoch::NONE,
-            version: -1,
-            log_start: Offset::ZERO,
-            log_end: Offset::ZERO,
-            high_watermark: Offset::ZERO,
-            latest: None,
-            in_sync: 0,
-            assigned: 0,
-            damaged: false,
-            yields: false,
-        });
+        let (member, status, _) = shown(opened.generation);
         self.input(ShardInput::Open(Box::new(OpenPartition {
             id,
             topic: "t".into(),
@@ -113,7 +133,7 @@ impl Bench {
             recovered: opened.recovered,
             meta: opened.meta,
             settings: TopicConfig { min_insync_replicas: 1, ..TopicConfig::default() },
-            status: status.0,
+            status,
         })));
     }
 
@@ -166,7 +186,7 @@ impl Bench {
     }
 
     fn accept(&mut self, id: TopicPartition, epoch: Epoch, flow: Flow, truncate_to: Offset) {
-        let verdict = HelloVerdict::Accepted { truncate_to, high_watermark: Offset::ZERO };
+        let verdict = HelloVerdict::Accepted { truncate_to, high_watermark: Offset::ZERO, log_start: Offset::ZERO };
         self.message(id, Message::HelloReply(HelloReply { epoch, flow, verdict }));
     }
 
@@ -174,7 +194,8 @@ impl Bench {
         let replica = &self.partition(id).replica;
         let base = replica.log_end();
         let previous_epoch = replica.lineage().last_epoch().unwrap_or(Epoch::NONE);
-        let append = Append { epoch, flow, base, previous_epoch, batches, high_watermark: high };
+        let log_start = Offset::ZERO;
+        let append = Append { epoch, flow, base, previous_epoch, batches, high_watermark: high, log_start };
         self.message(id, Message::Append(append));
     }
 }

@@ -108,6 +108,7 @@ mod tests {
                 previous_epoch: Epoch(1),
                 batches: vec![batch],
                 high_watermark: Offset(0),
+                log_start: Offset(0),
             };
             turn.send(BrokerId(1), Stream::Live, TopicPartition::default(), Message::Append(append));
         }

@@ -288,6 +288,26 @@ impl Admin {
         listed.into_iter().map(|(partition, listed)| Ok((partition, listed?))).collect()
     }
 
+    /// Deletes the records below an offset (none: below the end) of each of these partitions;
+    /// answers with where each begins then, once every in-sync replica has given them up. To
+    /// repeat it is safe.
+    ///
+    /// # Errors
+    /// The first partition where it failed, or whose leader did not answer in time.
+    pub async fn delete_records(
+        &self,
+        topic: &str,
+        partitions: &[u32],
+        before: Option<Offset>,
+    ) -> Result<BTreeMap<u32, Offset>, ClientError> {
+        let ask = Ask::Delete(before);
+        let deleted = self.list(topic, partitions.iter().copied(), ask, self.limit()).await;
+        let start = |listed: Option<Offset>| {
+            listed.ok_or_else(|| ClientError::Protocol("the answer does not say where the log begins".to_owned()))
+        };
+        deleted.into_iter().map(|(partition, listed)| Ok((partition, start(listed?)?))).collect()
+    }
+
     /// The cluster as the answering broker sees it.
     ///
     /// # Errors

@@ -115,6 +115,23 @@ impl Node {
         result
     }
 
+    fn delete_one(&self, state: &mut State, part: &v1::DeleteRecordsPartition) -> v1::DeleteRecordsResult {
+        let mut result = v1::DeleteRecordsResult {
+            topic: part.topic.clone(),
+            partition: part.partition,
+            log_start: -1,
+            error: None,
+        };
+        match state.led(self.id, &part.topic, part.partition) {
+            Err(error) => result.error = Some(*error),
+            Ok(led) => {
+                led.start = led.start.max(part.before.map_or(led.end, Offset).min(led.end));
+                result.log_start = led.start.to_wire();
+            }
+        }
+        result
+    }
+
     fn list_one(&self, state: &mut State, part: &v1::ListOffsetsPartition) -> v1::ListOffsetsResult {
         let mut result = v1::ListOffsetsResult {
             topic: part.topic.clone(),
@@ -196,6 +213,12 @@ impl Broker for Node {
         let mut state = self.state();
         let results = request.get_ref().partitions.iter().map(|part| self.list_one(&mut state, part)).collect();
         Ok(Response::new(v1::ListOffsetsResponse { results }))
+    }
+
+    async fn delete_records(&self, request: Request<v1::DeleteRecordsRequest>) -> Reply<v1::DeleteRecordsResponse> {
+        let mut state = self.state();
+        let results = request.get_ref().partitions.iter().map(|part| self.delete_one(&mut state, part)).collect();
+        Ok(Response::new(v1::DeleteRecordsResponse { results }))
     }
 
     async fn init_producer(&self, _: Request<v1::InitProducerRequest>) -> Reply<v1::InitProducerResponse> {

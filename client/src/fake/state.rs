@@ -172,7 +172,7 @@ impl State {
 impl Part {
     /// Appends as a leader does: validated, without duplicates, without gaps.
     fn append(&mut self, bytes: Bytes) -> Result<(Offset, bool), Error> {
-        let header = batch::validate_produce(&bytes, ProduceLimits { max_message_bytes: 1 << 20 })?;
+        let header = batch::validate_produce(&bytes, ProduceLimits { max_message_bytes: 1 << 20, keyed: false })?;
         if header.idempotent() {
             let first = header.base_sequence;
             let known = self.producers.entry(header.producer_id.0).or_default();

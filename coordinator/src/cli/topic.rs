@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use baton_client::admin::{TopicDescription, TopicSpec, TopicSummary};
+use baton_core::Offset;
 use clap::Subcommand;
 use serde_json::{Value, json};
 
@@ -56,6 +57,19 @@ pub enum Command {
     },
     /// Delete a topic and its data
     Delete { name: String },
+    /// Delete the oldest records of a topic's partitions
+    Trim {
+        name: String,
+        /// The partition; may be repeated [default: all of them]
+        #[arg(long, env = "BATON_TOPIC_PARTITION", value_name = "N")]
+        partition: Vec<u32>,
+        /// Records below this offset go
+        #[arg(long, env = "BATON_TOPIC_BEFORE", value_name = "OFFSET", required_unless_present = "all")]
+        before: Option<u64>,
+        /// Delete all records that are there
+        #[arg(long, env = "BATON_TOPIC_ALL", conflicts_with = "before")]
+        all: bool,
+    },
 }
 
 pub async fn run(options: &Options, command: Command) -> Outcome {
@@ -98,7 +112,23 @@ pub async fn run(options: &Options, command: Command) -> Outcome {
             eprintln!("topic {name} deleted");
             Ok(())
         }
+        Command::Trim { name, partition, before, all: _ } => trim(options, &name, partition, before.map(Offset)).await,
     }
+}
+
+async fn trim(options: &Options, name: &str, mut partitions: Vec<u32>, before: Option<Offset>) -> Outcome {
+    let admin = options.connect().await?.admin();
+    if partitions.is_empty() {
+        partitions = admin.partitions(name).await?.iter().map(|partition| partition.partition).collect();
+    }
+    let starts = admin.delete_records(name, &partitions, before).await?;
+    if options.json() {
+        let starts: Vec<Value> =
+            starts.iter().map(|(partition, start)| json!({"partition": partition, "log_start": start.0})).collect();
+        return output::json(&json!({"name": name, "partitions": starts}));
+    }
+    let rows = starts.iter().map(|(partition, start)| vec![partition.to_string(), start.to_string()]);
+    output::table(&["PARTITION", "LOG START"], rows)
 }
 
 fn told(options: &Options, topic: &TopicSummary, done: &str) -> Outcome {

@@ -47,6 +47,8 @@ pub enum BatchError {
     Bomb { max: usize },
     #[error("the records do not compress: {0}")]
     Compress(String),
+    #[error("record {index} has no key, and the topic is compacted")]
+    NoKey { index: u32 },
     #[error("record {index}: {cause}")]
     BadRecord { index: u32, cause: &'static str },
 }
@@ -76,6 +78,7 @@ impl BatchError {
             | Self::TransactionalWithoutProducer
             | Self::Decompress(_)
             | Self::Bomb { .. }
+            | Self::NoKey { .. }
             | Self::BadRecord { .. } => ErrorCode::InvalidBatch,
         }
     }

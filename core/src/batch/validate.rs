@@ -3,17 +3,22 @@
 use bytes::Bytes;
 
 use super::header::{field, framed_len};
-use super::{BatchError, BatchHeader, CRC_FROM};
+use super::{BatchError, BatchHeader, CRC_FROM, records};
 
 /// What a topic allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProduceLimits {
     /// The topic's `max.message.bytes`: the largest batch, as it is sent, header included.
     pub max_message_bytes: usize,
+    /// Every record needs a key, as the topic is compacted: then records are decoded.
+    pub keyed: bool,
 }
 
+/// What the records of one batch may inflate to while their keys are looked at.
+const KEYED_BYTES_MAX: usize = 64 << 20;
+
 /// The whole check of the leader before it appends what a client sent. It reads the header
-/// and computes the CRC; records are not decoded.
+/// and computes the CRC; records are decoded only where each needs a key.
 ///
 /// # Errors
 /// The first rule that the batch breaks. What concerns the bytes comes before what they
@@ -35,7 +40,20 @@ pub fn validate_produce(bytes: &Bytes, limits: ProduceLimits) -> Result<BatchHea
     check_crc(bytes)?;
     let header = BatchHeader::parse(bytes)?;
     check_meaning(&header)?;
+    if limits.keyed {
+        check_keys(bytes)?;
+    }
     Ok(header)
+}
+
+/// A record without a key could never be told from others when the log is compacted.
+fn check_keys(bytes: &Bytes) -> Result<(), BatchError> {
+    for (index, record) in (0..).zip(records(bytes, KEYED_BYTES_MAX)?) {
+        if record?.key.is_none() {
+            return Err(BatchError::NoKey { index });
+        }
+    }
+    Ok(())
 }
 
 /// What a client's batch may say.

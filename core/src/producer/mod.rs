@@ -202,6 +202,32 @@ impl ProducerTable {
         debug_assert_eq!(self.producers.len(), self.by_last_offset.len());
     }
 
+    /// What the batches below `start` say, as far as it is still known: the table that makes
+    /// this one when the batches from `start` on are applied to it. A producer whose last
+    /// batches are all above is found again there.
+    #[must_use]
+    pub fn before(&self, start: Offset) -> Self {
+        let mut before = Self::new(self.producers_max);
+        for (id, state) in &self.producers {
+            // One whose last word is a marker has no batch to go by.
+            let whole = state.last_offset < start;
+            let window = if whole { state.window.clone() } else { state.window.before(start) };
+            let last_batch = window.batches().last().map(SequencedBatch::last_offset);
+            let last_offset = if whole { Some(state.last_offset) } else { last_batch };
+            let Some(last_offset) = last_offset else { continue };
+            let state = ProducerState { last_offset, window, idle_since_ms: None, ..state.clone() };
+            before.insert(*id, state);
+        }
+        before
+    }
+
+    /// Where the batches begin that the table remembers: compaction keeps what their headers
+    /// say, so that the table can be built again from the log.
+    pub fn remembered(&self) -> impl Iterator<Item = Offset> {
+        let bases = |state: &ProducerState| state.window.batches.iter().map(|b| b.base_offset).collect::<Vec<_>>();
+        self.producers.values().flat_map(bases)
+    }
+
     /// Forgets the producers that wrote nothing for `max_age_ms`; call it now and then. The
     /// age counts from the first call that found a producer idle, not from its timestamps:
     /// one that imports records of last year would be forgotten between two batches, and its

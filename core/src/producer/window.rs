@@ -48,7 +48,7 @@ fn steps(from: i32, to: i32) -> u32 {
 /// At most [`BATCHES_REMEMBERED`] batches that follow one another without a gap.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Window {
-    batches: Vec<SequencedBatch>,
+    pub(super) batches: Vec<SequencedBatch>,
     /// How many sequence numbers in a row were stored, up to the last one; counts those of
     /// batches that are no longer remembered, up to [`CONTIGUOUS_MAX`].
     contiguous: u32,
@@ -73,6 +73,13 @@ impl Window {
 
     pub fn contiguous(&self) -> u32 {
         self.contiguous
+    }
+
+    /// The batches below `start`.
+    pub fn before(&self, start: Offset) -> Self {
+        let above: u32 = self.batches.iter().filter(|b| b.base_offset >= start).map(|b| b.last_delta + 1).sum();
+        let batches: Vec<_> = self.batches.iter().filter(|b| b.base_offset < start).copied().collect();
+        Self { batches, contiguous: self.contiguous.saturating_sub(above) }
     }
 
     /// A batch of the window's own epoch.

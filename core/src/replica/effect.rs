@@ -87,8 +87,22 @@ pub enum Input {
     Resign {
         toward: BrokerId,
     },
-    /// Retention moved the log's start.
-    LogStart(Offset),
+    /// Give up what lies below `to`: retention, or a client that deletes records. Only a
+    /// leader does, and only below its high watermark.
+    Trim {
+        to: Offset,
+    },
+    /// An [`Effect::Trim`] is on stable storage; `floor` is the first offset of the batch that
+    /// contains `start`.
+    Trimmed {
+        term: LogTerm,
+        start: Offset,
+        floor: Offset,
+    },
+    /// Compaction rewrote batches below this offset; nothing at or above the high watermark.
+    Compacted {
+        to: Offset,
+    },
     /// An operator chose another copy: lead and acknowledge nothing more up to this epoch.
     Fence {
         epoch: Epoch,
@@ -148,10 +162,18 @@ pub enum Effect {
         term: LogTerm,
         to: Offset,
     },
-    /// Empty the copy and begin at `start`, as this generation; then [`Input::LogChanged`].
+    /// Empty the copy and begin at `start`, as this generation, with what the leader knows of
+    /// the producers whose batches lie below; then [`Input::LogChanged`].
     Restart {
         term: LogTerm,
         generation: Generation,
+        start: Offset,
+        producers: ProducerTable,
+    },
+    /// Nothing below `start` is read again; the producers' state as of `start` is kept beside
+    /// the log. Then say [`Input::Trimmed`].
+    Trim {
+        term: LogTerm,
         start: Offset,
     },
     Send {

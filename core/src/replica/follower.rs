@@ -4,6 +4,7 @@ use crate::batch::BatchHeader;
 use crate::branches::reached;
 use crate::ids::{BrokerId, Epoch, Offset};
 use crate::lineage::Lineage;
+use crate::producer::ProducerTable;
 use crate::replica::{
     Ack, Announce, Append, Effect, Env, Flow, Hello, HelloReply, HelloVerdict, Message, Mutation, Replica, Role, Stream,
 };
@@ -32,6 +33,8 @@ pub(super) struct Follower {
     pub(super) leader: BrokerId,
     pub(super) epoch: Epoch,
     phase: Phase,
+    /// Where the leader's log begins, as far as it was told.
+    pub(super) leader_start: Offset,
 }
 
 impl Follower {
@@ -70,7 +73,7 @@ impl Replica {
         }
         self.leave_role("another broker leads now", out);
         self.raise_epoch(epoch, out);
-        self.role = Role::Follower(Follower { leader, epoch, phase: Phase::Waiting });
+        self.role = Role::Follower(Follower { leader, epoch, phase: Phase::Waiting, leader_start: Offset::ZERO });
         self.greet(env, out);
     }
 
@@ -113,7 +116,7 @@ impl Replica {
         if self.log.damaged {
             reached!("follower.empties_damaged_copy");
             self.log.damaged = false;
-            return self.empty_copy(Offset::ZERO, out);
+            return self.empty_copy(Offset::ZERO, ProducerTable::default(), out);
         }
         self.flow = Flow(self.flow.0 + 1);
         follower.phase = Phase::Greeting { since_ms: env.now_ms };
@@ -156,10 +159,12 @@ impl Replica {
             return;
         }
         match reply.verdict {
-            HelloVerdict::Accepted { truncate_to, high_watermark } => {
+            HelloVerdict::Accepted { truncate_to, high_watermark, log_start } => {
+                self.note_leader_start(log_start);
                 self.accepted(truncate_to, high_watermark, env, out);
+                self.follow_log_start(out);
             }
-            HelloVerdict::RestartAt(start) => self.restart_at(start, env, out),
+            HelloVerdict::RestartAt { start, producers } => self.restart_at(start, producers, env, out),
             HelloVerdict::Damaged => self.begin_generation(out),
             // Asked again by the tick: the leader may not have read its own election yet.
             HelloVerdict::NotYet => {
@@ -194,12 +199,14 @@ impl Replica {
             );
             return self.halt(why, out);
         }
-        let nothing_left = truncate_to == self.log.start && self.abandoned_by_unclean_election();
-        if truncate_to < self.log.start || nothing_left {
+        let start = self.log.trimming.map_or(self.log.start, |(_, start)| start);
+        let nothing_left = truncate_to == start && self.abandoned_by_unclean_election();
+        // Where compaction has been, batches do not end where the leader's do.
+        if truncate_to < start.max(self.log.compacted) || nothing_left {
             reached!("follower.restarts_below_own_start");
             // All of this copy was abandoned, and what lies below it is not here: the leader's
             // records there are others, and one of its batches may reach across this start.
-            return self.restart_at(Offset::ZERO, env, out);
+            return self.restart_at(Offset::ZERO, ProducerTable::default(), env, out);
         }
         reached!("follower.truncates");
         if truncate_to < self.high_watermark {
@@ -226,7 +233,7 @@ impl Replica {
 
     /// The leader's log begins above this copy's end: outside the in-sync replicas the copy is
     /// emptied; within them it lacks what it had acknowledged.
-    fn restart_at(&mut self, start: Offset, env: &Env, out: &mut Vec<Effect>) {
+    fn restart_at(&mut self, start: Offset, producers: ProducerTable, env: &Env, out: &mut Vec<Effect>) {
         let in_sync = self.known.as_ref().is_none_or(|known| known.state.in_isr(&self.member));
         if in_sync && self.known.is_none() {
             // Announced before the registry was read here: ask again when it is known.
@@ -237,25 +244,28 @@ impl Replica {
             return self.begin_generation(out);
         }
         reached!("follower.restarts_at_leaders_start");
-        self.empty_copy(start, out);
+        self.empty_copy(start, producers, out);
     }
 
     /// The copy is damaged: it becomes another member, which has to be let in again.
     fn begin_generation(&mut self, out: &mut Vec<Effect>) {
         reached!("follower.begins_generation");
         self.member.generation = self.member.generation.next();
-        self.empty_copy(Offset::ZERO, out);
+        self.empty_copy(Offset::ZERO, ProducerTable::default(), out);
     }
 
-    fn empty_copy(&mut self, start: Offset, out: &mut Vec<Effect>) {
+    fn empty_copy(&mut self, start: Offset, producers: ProducerTable, out: &mut Vec<Effect>) {
         let term = self.cut_log(Offset::ZERO);
         self.log.lineage = Lineage::default();
         self.log.start = start;
+        self.log.floor = start;
+        self.log.compacted = start;
+        self.log.trimming = None;
         self.log.end = start;
         self.log.durable = start;
         self.high_watermark = start;
         self.set_phase(Phase::Waiting);
-        out.push(Effect::Restart { term, generation: self.member.generation, start });
+        out.push(Effect::Restart { term, generation: self.member.generation, start, producers });
     }
 
     /// The log stands still again after a truncation or a restart.
@@ -300,6 +310,8 @@ impl Replica {
             return self.close_flow_until_tick();
         }
         self.raise_high_watermark(append.high_watermark, out);
+        self.note_leader_start(append.log_start);
+        self.follow_log_start(out);
         let _ = env;
     }
 
@@ -362,6 +374,12 @@ impl Replica {
         self.set_phase(Phase::Closed { until_ms });
     }
 
+    fn note_leader_start(&mut self, start: Offset) {
+        if let Role::Follower(follower) = &mut self.role {
+            follower.leader_start = follower.leader_start.max(start);
+        }
+    }
+
     fn set_phase(&mut self, phase: Phase) {
         if let Role::Follower(follower) = &mut self.role {
             follower.phase = phase;
@@ -392,6 +410,7 @@ impl Replica {
             member: self.member,
             incarnation: self.incarnation,
             durable_end: if self.config.lacks(Mutation::AckBeforeFsync) { self.log.end } else { self.log.durable },
+            log_start: self.log.start,
         };
         out.push(Effect::Send { to: follower.leader, stream: Stream::Live, message: Message::Ack(ack) });
     }
@@ -414,5 +433,6 @@ impl Replica {
         if due {
             self.greet(env, out);
         }
+        self.follow_log_start(out);
     }
 }

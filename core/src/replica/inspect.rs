@@ -110,6 +110,7 @@ impl Replica {
         self.min_insync.hash(into);
         let log = &self.log;
         (log.start, log.end, log.durable, log.changing, log.damaged).hash(into);
+        (log.floor, log.compacted, log.trimming.map(|(_, start)| start)).hash(into);
         log.lineage.hash(into);
         (self.high_watermark, self.highest_epoch, self.saved_epoch).hash(into);
         // An earlier epoch than the highest one cannot be led in anyway.
@@ -135,12 +136,6 @@ impl Replica {
         };
         let served = leader.into_iter().flat_map(|l| l.followers.iter().map(|(broker, p)| (*broker, p.flow)));
         (self.flow, served)
-    }
-
-    /// The number that the completion of a log's change has to carry to be taken.
-    #[must_use]
-    pub fn log_term(&self) -> LogTerm {
-        self.log.term
     }
 
     /// The write of the state whose answer this leader waits for.
@@ -196,7 +191,7 @@ impl Leader {
     /// Its identity is left out: of what it announces only the broker and the epoch are read.
     fn fingerprint(&self, names: &impl Names, known: Option<i32>, into: &mut impl Hasher) {
         2u8.hash(into);
-        (self.epoch, self.epoch_start).hash(into);
+        (self.epoch, self.epoch_start, self.joins_from).hash(into);
         names.hash_members(&self.isr, into);
         match &self.pending {
             None => 0u8.hash(into),
@@ -232,7 +227,7 @@ impl PendingWrite {
 impl Follower {
     fn fingerprint(&self, names: &impl Names, into: &mut impl Hasher) {
         3u8.hash(into);
-        (names.broker(self.leader), self.epoch).hash(into);
+        (names.broker(self.leader), self.epoch, self.leader_start).hash(into);
         self.hash_phase(into);
     }
 }
@@ -243,6 +238,7 @@ impl Progress {
         names.member(&self.member).hash(into);
         names.incarnation(self.incarnation).hash(into);
         (self.mode, self.acked, self.next).hash(into);
+        (self.sent_log_start, self.log_start).hash(into);
         self.unacked.hash(into);
         if names.ticks() || names.exact() {
             self.sent_high_watermark.hash(into);

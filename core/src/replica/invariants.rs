@@ -6,6 +6,8 @@ impl Replica {
     /// Cheap enough for production: comparisons of a few numbers.
     pub(super) fn assert_invariants(&self) {
         assert!(self.log.start <= self.log.end, "the log ends before it starts: {:?}", self.id);
+        assert!(self.log.floor <= self.log.start, "the first batch begins above the start: {:?}", self.id);
+        assert!(self.log.start <= self.high_watermark, "uncommitted records were given up: {:?}", self.id);
         assert!(self.log.durable <= self.log.end, "durable beyond the end: {:?}", self.id);
         assert!(self.high_watermark <= self.log.end, "the high watermark lies beyond the end: {:?}", self.id);
         assert!(self.saved_epoch <= self.highest_epoch, "an epoch was saved that nobody saw: {:?}", self.id);

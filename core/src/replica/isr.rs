@@ -238,6 +238,7 @@ impl Replica {
             return Vec::new();
         }
         let any_process = self.config.lacks(Mutation::JoinOfAnotherProcess);
+        let any_start = self.config.lacks(Mutation::JoinBelowLogStart);
         let may_join = |broker: &BrokerId| {
             let assignment = &known.state.assignment;
             assignment.replicas.contains(broker) && !assignment.removing.contains(broker) && !env.is_draining(*broker)
@@ -250,6 +251,7 @@ impl Replica {
                     && may_join(broker)
                     && (env.health(**broker) == Health::Alive(progress.incarnation) || any_process)
                     && progress.acked.is_some_and(|acked| acked >= needed)
+                    && (progress.log_start >= leader.joins_from || any_start)
                     // Or it would have to leave again at once.
                     && progress.lag_ms(env.now_ms) <= self.config.lag_max_ms
             })

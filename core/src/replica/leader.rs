@@ -7,7 +7,7 @@ use crate::batch::{Stamp, stamp};
 use crate::branches::reached;
 use crate::ids::{BrokerId, Epoch, Member, Offset};
 use crate::partition::LeaderId;
-use crate::producer::Verdict;
+use crate::producer::{ProducerTable, Verdict};
 use crate::replica::isr::PendingWrite;
 use crate::replica::progress::{Mode, Progress};
 use crate::replica::{
@@ -66,6 +66,8 @@ pub(super) struct Leader {
     pub(super) enough_ms: u64,
     /// Nobody is added before this time: the registry refused the last one.
     pub(super) no_joining_until_ms: u64,
+    /// Whoever joins begins here or above: clients may have been told so.
+    pub(super) joins_from: Offset,
 }
 
 impl Leader {
@@ -137,6 +139,7 @@ impl Replica {
             contact_ms: env.now_ms,
             enough_ms: env.now_ms,
             no_joining_until_ms: 0,
+            joins_from: self.log.start,
         };
         // Elected again after the session expired: the log is the same, what waits goes on.
         if let Role::Leader(old) = std::mem::replace(&mut self.role, Role::Idle) {
@@ -353,9 +356,11 @@ impl Replica {
                 previous_epoch,
                 batches: vec![batch.clone()],
                 high_watermark: self.high_watermark,
+                log_start: self.log.start,
             };
             progress.sent(&append.batches, env.now_ms);
             progress.sent_high_watermark = self.high_watermark;
+            progress.sent_log_start = self.log.start;
             out.push(Effect::Send { to: *broker, stream: Stream::Live, message: Message::Append(append) });
         }
     }
@@ -544,9 +549,12 @@ impl Replica {
         if in_sync && truncate_to < self.high_watermark {
             return HelloVerdict::Damaged;
         }
-        if truncate_to < self.log.start {
+        if truncate_to < self.log.floor {
             reached!("leader.hello_restarts_copy");
-            return HelloVerdict::RestartAt(self.log.start);
+            let start = self.log.floor;
+            let forgets = self.config.lacks(Mutation::ForgetProducersBelowStart);
+            let producers = if forgets { ProducerTable::default() } else { self.log.producers.before(start) };
+            return HelloVerdict::RestartAt { start, producers };
         }
         if truncate_to < hello.end {
             reached!("leader.hello_truncates");
@@ -555,7 +563,7 @@ impl Replica {
                 reached!("leader.hello_diverged_over_several_epochs");
             }
         }
-        HelloVerdict::Accepted { truncate_to, high_watermark: self.high_watermark }
+        HelloVerdict::Accepted { truncate_to, high_watermark: self.high_watermark, log_start: self.log.start }
     }
 
     /// Counts only if the epoch is equal, and flow, disk, generation and incarnation are those
@@ -597,10 +605,12 @@ impl Replica {
             progress.mode = Mode::CatchUp { reading: false };
         }
         let news = progress.acknowledged(ack.durable_end, self.log.end, env.now_ms);
+        progress.log_start = progress.log_start.max(ack.log_start);
         let outside = !leader.isr.contains(&ack.member);
         if !outside {
             leader.contact_ms = env.now_ms;
         }
+        self.note_log_start();
         self.pump(from, out);
         if news {
             self.advance(env, out);
@@ -656,7 +666,7 @@ impl Replica {
         progress.mode = Mode::CatchUp { reading: false };
         let next = progress.next;
         let Some(first) = batches.first() else {
-            if next < self.log.start {
+            if next < self.log.floor {
                 reached!("leader.read_found_log_moved");
                 // Retention went past the follower: it has to begin anew.
                 leader.close_flow(to);
@@ -671,6 +681,7 @@ impl Replica {
         }
         progress.sent(&batches, env.now_ms);
         progress.sent_high_watermark = self.high_watermark;
+        progress.sent_log_start = self.log.start;
         // What was sent before is acknowledged, so nothing can be overtaken by the live stream.
         let stream = if progress.next == self.log.end { Stream::Live } else { Stream::CatchUp };
         if stream == Stream::Live {
@@ -683,6 +694,7 @@ impl Replica {
             previous_epoch: previous.map_or(Epoch::NONE, |(epoch, _)| epoch),
             batches,
             high_watermark: self.high_watermark,
+            log_start: self.log.start,
         };
         out.push(Effect::Send { to, stream, message: Message::Append(append) });
     }
@@ -722,25 +734,19 @@ impl Replica {
         let Role::Leader(leader) = &mut self.role else {
             return;
         };
-        let mut behind = Vec::new();
+        let (mut behind, mut tell) = (Vec::new(), Vec::new());
         for (broker, progress) in &mut leader.followers {
             progress.note_lag(end, env.now_ms);
             behind.push(*broker);
-            let tell = progress.mode == Mode::Live && progress.drained();
-            if !tell || progress.sent_high_watermark >= self.high_watermark {
-                continue;
+            let knows =
+                progress.sent_high_watermark >= self.high_watermark && progress.sent_log_start >= self.log.start;
+            if progress.mode == Mode::Live && progress.drained() && !knows {
+                reached!("leader.tells_high_watermark");
+                tell.push(*broker);
             }
-            reached!("leader.tells_high_watermark");
-            progress.sent_high_watermark = self.high_watermark;
-            let append = Append {
-                epoch: leader.epoch,
-                flow: progress.flow,
-                base: progress.next,
-                previous_epoch: self.log.lineage.last_epoch().unwrap_or_default(),
-                batches: Vec::new(),
-                high_watermark: self.high_watermark,
-            };
-            out.push(Effect::Send { to: *broker, stream: Stream::Live, message: Message::Append(append) });
+        }
+        for broker in tell {
+            self.tell_bounds(broker, out);
         }
         for broker in behind {
             self.pump(broker, out);

@@ -3,6 +3,7 @@
 use crate::ids::{Epoch, Incarnation, Member, Offset};
 use crate::lineage::Lineage;
 use crate::partition::LeaderId;
+use crate::producer::ProducerTable;
 use crate::replica::StoredBatch;
 
 /// Numbers a follower's attempts to follow. Everything that belongs to an older attempt is
@@ -50,10 +51,12 @@ pub enum HelloVerdict {
     Accepted {
         truncate_to: Offset,
         high_watermark: Offset,
+        /// Where the leader's log begins: what lies below is given up.
+        log_start: Offset,
     },
     /// The copy ends below the leader's log start (or shares nothing with it): empty it and
-    /// begin here.
-    RestartAt(Offset),
+    /// begin here, with what is known of the producers whose batches lie below.
+    RestartAt { start: Offset, producers: ProducerTable },
     /// The copy lacks what this member had acknowledged.
     Damaged,
     /// Not the leader of that epoch, or not yet.
@@ -62,7 +65,7 @@ pub enum HelloVerdict {
     Fenced,
 }
 
-/// Batches that follow what the follower has. Empty: only the high watermark.
+/// Batches that follow what the follower has. Empty: only the high watermark and the log start.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Append {
     pub epoch: Epoch,
@@ -72,6 +75,8 @@ pub struct Append {
     pub previous_epoch: Epoch,
     pub batches: Vec<StoredBatch>,
     pub high_watermark: Offset,
+    /// Where the leader's log begins, durably.
+    pub log_start: Offset,
 }
 
 /// "Everything below this is on my stable storage, in this epoch."
@@ -82,4 +87,6 @@ pub struct Ack {
     pub member: Member,
     pub incarnation: Incarnation,
     pub durable_end: Offset,
+    /// Where the follower's log begins, durably.
+    pub log_start: Offset,
 }

@@ -17,6 +17,7 @@ mod inspect;
 mod invariants;
 mod isr;
 mod leader;
+mod log_start;
 mod message;
 mod mutation;
 mod progress;
@@ -93,6 +94,10 @@ impl Default for ReplicaConfig {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct RecoveredLog {
     pub start: Offset,
+    /// The first offset of the batch that contains `start`.
+    pub floor: Offset,
+    /// Batches below were rewritten by compaction.
+    pub compacted: Offset,
     pub end: Offset,
     pub highest_epoch: Epoch,
     /// With the epoch of the record before `start`, if that is known (see [`Lineage::set_start`]).
@@ -109,6 +114,12 @@ pub struct RecoveredLog {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct LocalLog {
     start: Offset,
+    /// The first offset of the batch that contains `start`.
+    floor: Offset,
+    /// Below, batches are not where their leader put them any more.
+    compacted: Offset,
+    /// What is being given up, and in which term that was asked for.
+    trimming: Option<(LogTerm, Offset)>,
     /// After the last batch that was handed to the log.
     end: Offset,
     /// Everything below is on stable storage.
@@ -188,6 +199,9 @@ impl Replica {
             min_insync: 1,
             log: LocalLog {
                 start: found.start,
+                floor: found.floor.min(found.start),
+                compacted: found.compacted.min(found.end),
+                trimming: None,
                 end: found.end,
                 durable: found.end,
                 lineage: found.lineage,
@@ -227,7 +241,9 @@ impl Replica {
             Input::LinkReset(broker) => self.link_reset(broker, env, out),
             Input::Tick => self.tick(env, out),
             Input::Resign { toward } => self.resign(toward, env, out),
-            Input::LogStart(start) => self.set_log_start(start),
+            Input::Trim { to } => self.trim(to, out),
+            Input::Trimmed { term, start, floor } => self.trimmed(term, start, floor, out),
+            Input::Compacted { to } => self.note_compacted(to),
             Input::Fence { epoch } => self.fenced_by(epoch.next(), out),
             Input::AppendFailed { term } => self.append_failed(term, env, out),
             Input::StorageFailed(why) => self.halt(format!("the storage failed: {why}"), out),
@@ -377,14 +393,6 @@ impl Replica {
         out.push(Effect::Reject { request: produce.request, why });
     }
 
-    fn set_log_start(&mut self, start: Offset) {
-        if start > self.log.start && start <= self.high_watermark {
-            reached!("replica.log_start_moves");
-            self.log.start = start;
-            self.log.lineage.set_start(start);
-        }
-    }
-
     fn durable(&mut self, term: LogTerm, end: Offset, env: &Env, out: &mut Vec<Effect>) {
         if term != self.log.term || end <= self.log.durable {
             reached!("replica.completion_of_older_term");
@@ -392,7 +400,10 @@ impl Replica {
         }
         self.log.durable = end;
         match &self.role {
-            Role::Follower(_) => self.acknowledge_to_leader(out),
+            Role::Follower(_) => {
+                self.acknowledge_to_leader(out);
+                self.follow_log_start(out);
+            }
             Role::Leader(_) => self.own_disk_advanced(env, out),
             Role::Idle | Role::Halted(_) => {}
         }
@@ -582,6 +593,12 @@ impl Replica {
     #[must_use]
     pub fn durable_end(&self) -> Offset {
         self.log.durable
+    }
+
+    /// The number of the log as it is now: a truncation or a restart makes it another.
+    #[must_use]
+    pub fn log_term(&self) -> LogTerm {
+        self.log.term
     }
 
     #[must_use]

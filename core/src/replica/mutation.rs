@@ -82,6 +82,12 @@ pub enum Mutation {
     ResumeLeadership,
     /// A leader that gave up an epoch leads in it again.
     ResumeEpoch,
+    /// A follower joins though its log begins below what clients were told.
+    JoinBelowLogStart,
+    /// Clients are told of a log start that only the leader has.
+    PromiseLogStartEarly,
+    /// A copy that is filled anew forgets the producers whose batches are gone.
+    ForgetProducersBelowStart,
 }
 
 /// Which rules are switched off.

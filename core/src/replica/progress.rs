@@ -38,6 +38,9 @@ pub struct Progress {
     /// How often the flow was given up without a record acknowledged in between.
     stalls: u32,
     pub(super) sent_high_watermark: Offset,
+    pub(super) sent_log_start: Offset,
+    /// Where its log begins, as it acknowledged.
+    pub(super) log_start: Offset,
     /// The follower had everything up to `mark` of the time `mark_ms`.
     mark: Offset,
     mark_ms: u64,
@@ -60,6 +63,8 @@ impl Progress {
             awaited_since_ms: now_ms,
             stalls: 0,
             sent_high_watermark: Offset::ZERO,
+            sent_log_start: Offset::ZERO,
+            log_start: Offset::ZERO,
             mark: log_end,
             mark_ms: now_ms,
             caught_up_ms: now_ms,

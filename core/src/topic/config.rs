@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use crate::batch::{HEADER_LEN, ProduceLimits, TimestampType};
 use crate::error::{Error, ErrorCode};
+use crate::retention::Keep;
 
 /// What a topic's configuration says, checked.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -20,6 +21,47 @@ pub struct TopicConfig {
     pub timestamp_type: TimestampType,
     /// `compression.type`
     pub compression: CompressionType,
+    /// `cleanup.policy`
+    pub cleanup: CleanupPolicy,
+    /// `retention.ms`; none: for ever.
+    pub retention_ms: Option<u64>,
+    /// `retention.bytes`: of one partition; none: without a limit.
+    pub retention_bytes: Option<u64>,
+    /// `min.compaction.lag.ms`: a record is left alone for so long.
+    pub min_compaction_lag_ms: u64,
+    /// `max.compaction.lag.ms`: after this a record is compacted however little is dirty.
+    pub max_compaction_lag_ms: u64,
+    /// `delete.retention.ms`: how long tombstones can be read.
+    pub delete_retention_ms: u64,
+    /// `min.cleanable.dirty.ratio`, in millionths.
+    pub min_dirty_millionths: u32,
+}
+
+/// What becomes of old records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CleanupPolicy {
+    /// They go by age and size.
+    pub delete: bool,
+    /// They go when their key is written again.
+    pub compact: bool,
+}
+
+impl CleanupPolicy {
+    const ALL: [(&str, Self); 4] = [
+        ("delete", Self { delete: true, compact: false }),
+        ("compact", Self { delete: false, compact: true }),
+        ("compact,delete", Self { delete: true, compact: true }),
+        ("delete,compact", Self { delete: true, compact: true }),
+    ];
+
+    fn named(text: &str) -> Option<Self> {
+        let text = text.replace(' ', "");
+        Self::ALL.into_iter().find(|(name, _)| *name == text).map(|(_, policy)| policy)
+    }
+
+    fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, policy)| *policy == self).map_or("delete", |(name, _)| name)
+    }
 }
 
 /// Who decides how batches are compressed.
@@ -36,6 +78,17 @@ pub enum CompressionType {
 const MESSAGE_BYTES_MIN: u32 = 1024;
 const MESSAGE_BYTES_MAX: u32 = 64 << 20;
 
+/// Kafka's default: a week.
+const RETENTION_MS_DEFAULT: u64 = 7 * 24 * 60 * 60 * 1_000;
+
+/// Kafka's default: a day.
+const DELETE_RETENTION_MS_DEFAULT: u64 = 24 * 60 * 60 * 1_000;
+
+/// The largest time: Kafka's numbers are signed.
+const MS_MAX: u64 = i64::MAX as u64;
+
+const MILLIONTHS: u32 = 1_000_000;
+
 /// Kafka's default: a MiB of records, and what stands before them.
 const MESSAGE_BYTES_DEFAULT: u32 = 1_048_588;
 
@@ -49,6 +102,13 @@ impl Default for TopicConfig {
             max_message_bytes: MESSAGE_BYTES_DEFAULT,
             timestamp_type: TimestampType::CreateTime,
             compression: CompressionType::Producer,
+            cleanup: CleanupPolicy { delete: true, compact: false },
+            retention_ms: Some(RETENTION_MS_DEFAULT),
+            retention_bytes: None,
+            min_compaction_lag_ms: 0,
+            max_compaction_lag_ms: MS_MAX,
+            delete_retention_ms: DELETE_RETENTION_MS_DEFAULT,
+            min_dirty_millionths: MILLIONTHS / 2,
         }
     }
 }
@@ -60,6 +120,8 @@ pub enum ConfigError {
     UnknownKey(String),
     #[error("{key} takes {values}, not {value:?}")]
     BadValue { key: &'static str, values: &'static str, value: String },
+    #[error("min.compaction.lag.ms is {min_ms} and max.compaction.lag.ms is {max_ms}, which is less")]
+    LagsCross { min_ms: u64, max_ms: u64 },
     #[error("min.insync.replicas is {min_insync}, and there are {replication} replicas")]
     InsyncAboveReplication { min_insync: u32, replication: u32 },
 }
@@ -88,6 +150,17 @@ pub struct ConfigKey {
 /// Every key, sorted by name.
 pub const CONFIG_KEYS: &[ConfigKey] = &[
     ConfigKey {
+        name: "cleanup.policy",
+        values: "`delete`, `compact` or `compact,delete`",
+        default: "delete",
+        doc: "What becomes of old records: they go by age and size, when their key is written again, or both.",
+        read: |config| config.cleanup.name().to_owned(),
+        write: |config, value| {
+            config.cleanup = CleanupPolicy::named(value)?;
+            Some(())
+        },
+    },
+    ConfigKey {
         name: "compression.type",
         values: "`producer`",
         default: "producer",
@@ -95,6 +168,29 @@ pub const CONFIG_KEYS: &[ConfigKey] = &[
         read: |_| "producer".to_owned(),
         write: |config, value| {
             config.compression = (value == "producer").then_some(CompressionType::Producer)?;
+            Some(())
+        },
+    },
+    ConfigKey {
+        name: "delete.retention.ms",
+        values: "a number of ms from 0 on",
+        default: "86400000",
+        doc: "How long a tombstone can be read after it was first compacted; a reader from the \
+              start has to be done within that time to see every deletion.",
+        read: |config| config.delete_retention_ms.to_string(),
+        write: |config, value| {
+            config.delete_retention_ms = number(value, 0, MS_MAX)?;
+            Some(())
+        },
+    },
+    ConfigKey {
+        name: "max.compaction.lag.ms",
+        values: "a number of ms from 1 on",
+        default: "9223372036854775807",
+        doc: "After this time a record is compacted, however little of the log is dirty.",
+        read: |config| config.max_compaction_lag_ms.to_string(),
+        write: |config, value| {
+            config.max_compaction_lag_ms = number(value, 1, MS_MAX)?;
             Some(())
         },
     },
@@ -123,6 +219,28 @@ pub const CONFIG_KEYS: &[ConfigKey] = &[
         },
     },
     ConfigKey {
+        name: "min.cleanable.dirty.ratio",
+        values: "a fraction from 0 to 1",
+        default: "0.5",
+        doc: "Which part of a compacted log has to be new before it is compacted again.",
+        read: |config| ratio_text(config.min_dirty_millionths),
+        write: |config, value| {
+            config.min_dirty_millionths = ratio(value)?;
+            Some(())
+        },
+    },
+    ConfigKey {
+        name: "min.compaction.lag.ms",
+        values: "a number of ms from 0 on",
+        default: "0",
+        doc: "A record is left alone by compaction for so long.",
+        read: |config| config.min_compaction_lag_ms.to_string(),
+        write: |config, value| {
+            config.min_compaction_lag_ms = number(value, 0, MS_MAX)?;
+            Some(())
+        },
+    },
+    ConfigKey {
         name: "min.insync.replicas",
         values: "a number from 1 to 32, and not above the number of replicas",
         default: "2",
@@ -131,6 +249,29 @@ pub const CONFIG_KEYS: &[ConfigKey] = &[
         read: |config| config.min_insync_replicas.to_string(),
         write: |config, value| {
             config.min_insync_replicas = number(value, 1, INSYNC_MAX)?;
+            Some(())
+        },
+    },
+    ConfigKey {
+        name: "retention.bytes",
+        values: "a number of bytes from 0 on, or -1 for no limit",
+        default: "-1",
+        doc: "Beyond this size of one partition its oldest records go; never less is kept.",
+        read: |config| limit_text(config.retention_bytes),
+        write: |config, value| {
+            config.retention_bytes = limit(value)?;
+            Some(())
+        },
+    },
+    ConfigKey {
+        name: "retention.ms",
+        values: "a number of ms from 0 on, or -1 for ever",
+        default: "604800000",
+        doc: "Records older than this go, a batch at a time; by their timestamps, so that one from \
+              the future holds up what follows it.",
+        read: |config| limit_text(config.retention_ms),
+        write: |config, value| {
+            config.retention_ms = limit(value)?;
             Some(())
         },
     },
@@ -181,6 +322,10 @@ impl TopicConfig {
         for (name, value) in changes {
             config.set(name, value)?;
         }
+        let (min_ms, max_ms) = (config.min_compaction_lag_ms, config.max_compaction_lag_ms);
+        if min_ms > max_ms {
+            return Err(ConfigError::LagsCross { min_ms, max_ms });
+        }
         Ok(config)
     }
 
@@ -214,7 +359,17 @@ impl TopicConfig {
     /// What a batch of this topic may be.
     #[must_use]
     pub fn produce_limits(&self) -> ProduceLimits {
-        ProduceLimits { max_message_bytes: self.max_message_bytes as usize }
+        ProduceLimits { max_message_bytes: self.max_message_bytes as usize, keyed: self.cleanup.compact }
+    }
+
+    /// What its logs keep. A log that is only compacted keeps every key.
+    #[must_use]
+    pub fn retention(&self) -> Keep {
+        if self.cleanup.delete {
+            Keep { age_ms: self.retention_ms, bytes: self.retention_bytes }
+        } else {
+            Keep::default()
+        }
     }
 }
 
@@ -233,6 +388,33 @@ fn number<N: FromStr + PartialOrd>(text: &str, min: N, max: N) -> Option<N> {
     (min..=max).contains(&value).then_some(value)
 }
 
+/// A number, or −1 for none.
+fn limit(text: &str) -> Option<Option<u64>> {
+    if text == "-1" { Some(None) } else { number(text, 0, MS_MAX).map(Some) }
+}
+
+fn limit_text(limit: Option<u64>) -> String {
+    limit.map_or_else(|| "-1".to_owned(), |limit| limit.to_string())
+}
+
+/// A decimal fraction from 0 to 1, in millionths; more digits are not kept apart.
+fn ratio(text: &str) -> Option<u32> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let whole: u32 = number(whole, 0, 1)?;
+    if fraction.is_empty() || fraction.len() > 18 || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let digits: String = fraction.chars().chain("000000".chars()).take(6).collect();
+    let millionths = whole * MILLIONTHS + digits.parse::<u32>().ok()?;
+    (millionths <= MILLIONTHS).then_some(millionths)
+}
+
+fn ratio_text(millionths: u32) -> String {
+    let text = format!("{}.{:06}", millionths / MILLIONTHS, millionths % MILLIONTHS);
+    let short = text.trim_end_matches('0');
+    if short.ends_with('.') { format!("{short}0") } else { short.to_owned() }
+}
+
 /// The start of a text from outside, for an error.
 fn abridged(text: &str) -> String {
     text.chars().take(100).collect()
@@ -241,96 +423,5 @@ fn abridged(text: &str) -> String {
 const _: () = assert!(MESSAGE_BYTES_MIN as usize > HEADER_LEN);
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn map(entries: &[(&str, &str)]) -> BTreeMap<String, String> {
-        let owned = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
-        entries.iter().map(owned).collect()
-    }
-
-    #[test]
-    fn the_table_is_sorted_documented_and_its_defaults_are_the_defaults() {
-        assert!(CONFIG_KEYS.is_sorted_by(|a, b| a.name < b.name));
-        for key in CONFIG_KEYS {
-            assert!(!key.doc.is_empty() && !key.values.is_empty(), "{}", key.name);
-            assert_eq!(key.value(&TopicConfig::default()), key.default, "{}", key.name);
-            let mut config = TopicConfig::default();
-            assert_eq!(config.set(key.name, key.default), Ok(()));
-            assert_eq!(config, TopicConfig::default());
-        }
-        assert_eq!(TopicConfig::from_map(&map(&[])), Ok(TopicConfig::default()));
-    }
-
-    #[test]
-    fn unknown_keys_are_refused() {
-        for key in ["retention.mss", "", "MAX.MESSAGE.BYTES", "x y"] {
-            let error = TopicConfig::from_map(&map(&[(key, "1")]));
-            assert_eq!(error, Err(ConfigError::UnknownKey(key.to_owned())));
-        }
-        let long = "k".repeat(10_000);
-        let error = TopicConfig::from_map(&map(&[(&long, "1")])).unwrap_err();
-        assert!(error.to_string().len() < 200);
-        assert_eq!(Error::from(error).code, ErrorCode::InvalidConfig);
-    }
-
-    #[test]
-    fn values_out_of_range_are_refused_and_change_nothing() {
-        let bad = [
-            ("min.insync.replicas", ["0", "33", "-1", "two", ""]),
-            ("max.message.bytes", ["1023", "67108865", "+2000", "1e6", " 2000"]),
-            ("message.timestamp.type", ["createtime", "", "0", "LogAppend", "None"]),
-            ("compression.type", ["zstd", "none", "uncompressed", "", "Producer"]),
-        ];
-        assert_eq!(bad.len(), CONFIG_KEYS.len());
-        for (key, values) in bad {
-            for value in values {
-                let mut config = TopicConfig::default();
-                let error = config.set(key, value).unwrap_err();
-                assert!(matches!(error, ConfigError::BadValue { .. }), "{error}");
-                assert_eq!(config, TopicConfig::default());
-            }
-        }
-    }
-
-    #[test]
-    fn more_in_sync_than_replicas_is_refused() {
-        let config = TopicConfig::default();
-        assert_eq!(config.check_replication(2), Ok(()));
-        let error = config.check_replication(1).unwrap_err();
-        assert_eq!(Error::from(error).code, ErrorCode::InvalidConfig);
-    }
-
-    #[test]
-    fn a_new_topic_works_with_any_number_of_brokers() {
-        for brokers in 1..5 {
-            for replication in 1..=brokers {
-                let config = TopicConfig::for_new_topic(brokers, replication);
-                assert_eq!(config.check_replication(replication), Ok(()));
-            }
-        }
-        assert_eq!(TopicConfig::for_new_topic(3, 3).min_insync_replicas, 2);
-        assert_eq!(TopicConfig::for_new_topic(2, 2).min_insync_replicas, 1);
-    }
-
-    proptest! {
-        #[test]
-        fn maps_round_trip(
-            insync in 1..=INSYNC_MAX, bytes in MESSAGE_BYTES_MIN..=MESSAGE_BYTES_MAX, append: bool,
-        ) {
-            let config = TopicConfig {
-                min_insync_replicas: insync,
-                max_message_bytes: bytes,
-                timestamp_type: if append {
-                    TimestampType::LogAppendTime
-                } else {
-                    TimestampType::CreateTime
-                },
-                compression: CompressionType::Producer,
-            };
-            prop_assert_eq!(TopicConfig::from_map(&config.to_map()), Ok(config.clone()));
-            prop_assert_eq!(config.produce_limits().max_message_bytes, bytes as usize);
-        }
-    }
-}
+#[path = "config_tests.rs"]
+mod tests;

@@ -29,7 +29,8 @@ pub fn record_batch(input: &[u8]) {
     let parsed = BatchHeader::parse(&bytes);
     let _ = check_crc(&bytes);
     split(&bytes);
-    if let Ok(header) = validate_produce(&bytes, ProduceLimits { max_message_bytes: UNPACKED_BYTES_MAX }) {
+    if let Ok(header) = validate_produce(&bytes, ProduceLimits { max_message_bytes: UNPACKED_BYTES_MAX, keyed: false })
+    {
         assert_eq!(Ok(&header), parsed.as_ref(), "what is valid is what was parsed");
         assert_eq!(header.total_len(), bytes.len());
         stored(&bytes);

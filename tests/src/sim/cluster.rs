@@ -395,6 +395,7 @@ fn broker_config(id: u32, tight: bool) -> BrokerConfig {
         config.limits.tail_cache_bytes = 64 << 10;
         config.log.scrub_interval_ms = 1_500;
     }
+    config.log.retention_check_ms = 700;
     config
 }
 

@@ -43,9 +43,14 @@ impl Load {
             reader.poll(Duration::from_millis(500)).await;
             reader.follow_growth(&client).await;
             let ends = self.lock().ends.clone();
-            if ends.iter().all(|(place, end)| reader.next.get(place).copied().unwrap_or(0) >= *end) {
+            let reached = |(place, end): (&Place, &u64)| {
+                let next = reader.next.get(place).copied().unwrap_or(0);
+                next.max(self.highest_start(*place)) >= *end
+            };
+            if ends.iter().all(reached) {
                 for (place, end) in ends {
-                    let last = Final { partition: place.to_string().into(), log_start: 0, end, at_us: now_us() };
+                    let log_start = self.highest_start(place);
+                    let last = Final { partition: place.to_string().into(), log_start, end, at_us: now_us() };
                     self.recorder.record(Event::Final(last));
                 }
                 self.lock().read = true;
@@ -66,7 +71,7 @@ struct Reader {
 
 impl Reader {
     async fn start(load: Load, client: &Client, name: String) -> Self {
-        // Only an unclean election makes a log shorter, and only orders have none.
+        // An unclean election makes a log shorter, and deletions let it begin later.
         let config = ConsumerConfig {
             fetch_wait: Duration::from_millis(300),
             out_of_range: OutOfRange::Start,
@@ -141,7 +146,9 @@ impl Reader {
         let mut seek = self.sought.insert(place, false).unwrap_or(false);
         let first = records.first().map_or(*next, |first| first.offset);
         // After an unclean election the log may end below where this consumer was: it begins anew.
-        let anew = place.topic == Topic::Drafts && first < *next;
+        // What was deleted is not there to be read: the consumer begins at the new start.
+        let deleted = first > *next && first <= self.load.highest_start(place);
+        let anew = deleted || (place.topic == Topic::Drafts && first < *next);
         seek |= anew;
         let from = if anew { first } else { *next };
         *next = records.last().map_or(from, |last| last.offset + 1);

@@ -53,6 +53,10 @@ pub(super) struct State {
     speaking: BTreeSet<u32>,
     /// After the last acknowledged record of each partition, by the epoch that acknowledged it.
     acknowledged: BTreeMap<Place, BTreeMap<u32, u64>>,
+    /// Where the administrator was told that each partition begins.
+    pub(super) deleted: BTreeMap<Place, u64>,
+    /// The highest log start that was seen of each partition.
+    starts: BTreeMap<Place, u64>,
     /// The ends that the last reading has to reach, and whether it did.
     pub(super) ends: BTreeMap<Place, u64>,
     pub(super) read: bool,
@@ -112,6 +116,31 @@ impl Load {
         self.lock().ends = ends;
     }
 
+    /// Below, nothing may be on any member of the in-sync replicas.
+    #[must_use]
+    pub fn deleted(&self) -> BTreeMap<Place, u64> {
+        self.lock().deleted.clone()
+    }
+
+    /// Takes note of where a log begins: records below may go unread.
+    pub fn note_start(&self, place: Place, start: u64) {
+        let mut state = self.lock();
+        let known = state.starts.entry(place).or_default();
+        *known = start.max(*known);
+    }
+
+    /// The highest log start of a partition that any leader has shown.
+    pub(super) fn highest_start(&self, place: Place) -> u64 {
+        let handles = self.cluster.live();
+        for handle in handles.values().flat_map(|live| live.partitions.all()) {
+            let status = *handle.status.borrow();
+            if let Some(topic) = Topic::named(&handle.topic).filter(|_| status.leads()) {
+                self.note_start(Place { topic, partition: handle.id.partition }, status.log_start.0);
+            }
+        }
+        self.lock().starts.get(&place).copied().unwrap_or(0)
+    }
+
     #[must_use]
     pub fn has_read(&self) -> bool {
         self.lock().read
@@ -140,7 +169,7 @@ impl Load {
             tokio::spawn(self.clone().consume(id, each));
         }
         if let Some(orders) = orders {
-            tokio::spawn(self.clone().administer(orders));
+            tokio::spawn(self.clone().administer(orders, plan.retention_bytes));
             tokio::spawn(self.clone().read_everything());
         }
         std::future::pending().await

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use baton_client::admin::{PartitionDescription, TopicSpec};
-use baton_client::{BrokerId, Client};
+use baton_client::admin::{At, PartitionDescription, TopicSpec};
+use baton_client::{BrokerId, Client, ClientError, Offset};
 use tokio::sync::mpsc;
 
 use super::load::{Load, Stage};
@@ -17,22 +17,50 @@ const LOOKS_MAX: u32 = 8;
 
 impl Load {
     /// Makes the topics, and then what the plan says.
-    pub(super) async fn administer(self, mut orders: mpsc::UnboundedReceiver<What>) {
+    pub(super) async fn administer(
+        self,
+        mut orders: mpsc::UnboundedReceiver<What>,
+        retention_bytes: Option<u64>,
+    ) {
         let client = self.connect(1).await;
         for topic in Topic::ALL {
-            create(&client, topic).await;
+            create(&client, topic, retention_bytes.filter(|_| topic == Topic::Orders)).await;
         }
-        tokio::spawn(self.operate(client.clone()));
+        tokio::spawn(self.clone().operate(client.clone()));
         while let Some(what) = orders.recv().await {
-            let client = client.clone();
+            let (client, this) = (client.clone(), self.clone());
             tokio::spawn(async move {
                 for _ in 0..attempts(&what) {
-                    let Err(error) = change(&client, &what).await else { return };
+                    let Err(error) = this.change(&client, &what).await else { return };
                     tracing::info!(?what, %error, "the change was refused, or its answer was lost");
                     tokio::time::sleep(Duration::from_millis(250)).await;
                 }
             });
         }
+    }
+
+    async fn change(&self, client: &Client, what: &What) -> Result<(), ClientError> {
+        match what {
+            What::DeleteRecords { partition, percent } => self.delete_records(client, *partition, *percent).await,
+            _ => change(client, what).await,
+        }
+    }
+
+    async fn delete_records(&self, client: &Client, partition: u32, percent: u32) -> Result<(), ClientError> {
+        let (admin, topic) = (client.admin(), Topic::Orders.name());
+        let at = async |at| admin.offsets(topic, &[partition], at).await.map(|found| found.get(&partition).copied());
+        let (start, end) = (at(At::Start).await?.flatten(), at(At::End).await?.flatten());
+        let (Some(Offset(start)), Some(Offset(end))) = (start, end) else { return Ok(()) };
+        let before = start + end.saturating_sub(start) * u64::from(percent) / 100;
+        let starts = admin.delete_records(topic, &[partition], Some(Offset(before))).await?;
+        let told = starts.get(&partition).map_or(0, |start| start.0);
+        if told < before {
+            self.cluster.violations.add(format!("records below {before} were deleted, and the log begins at {told}"));
+        }
+        let mut state = self.lock();
+        let deleted = state.deleted.entry(Place { topic: Topic::Orders, partition }).or_default();
+        *deleted = told.max(*deleted);
+        Ok(())
     }
 
     /// In the end a partition of the drafts may have lost the only copy that counts: then an
@@ -73,10 +101,11 @@ async fn believe(client: &Client, partition: &PartitionDescription, attempt: u32
     tracing::info!(partition = partition.partition, %broker, ?done, "the operator believes another copy");
 }
 
-async fn create(client: &Client, topic: Topic) {
+async fn create(client: &Client, topic: Topic, retention_bytes: Option<u64>) {
     let name = topic.name();
     let spec = TopicSpec { partitions: Some(topic.partitions()), replication: Some(3), ..TopicSpec::new(name) };
-    let config = BTreeMap::from([("min.insync.replicas".to_owned(), topic.min_insync().to_string())]);
+    let mut config = BTreeMap::from([("min.insync.replicas".to_owned(), topic.min_insync().to_string())]);
+    config.extend(retention_bytes.map(|bytes| ("retention.bytes".to_owned(), bytes.to_string())));
     let spec = TopicSpec { config, timeout: Duration::from_secs(10), ..spec };
     while client.admin().create_topic(spec.clone()).await.is_err() {
         // It may be there from an attempt whose answer was late.
@@ -87,7 +116,7 @@ async fn create(client: &Client, topic: Topic) {
     }
 }
 
-async fn change(client: &Client, what: &What) -> Result<(), baton_client::ClientError> {
+async fn change(client: &Client, what: &What) -> Result<(), ClientError> {
     let admin = client.admin();
     match what {
         What::CreateTopic { number, partitions, replication } => {

@@ -1,5 +1,7 @@
 //! What happens in one run: data, so that it can be printed, replayed and cut down.
 
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
 use super::broker_name;
@@ -11,6 +13,9 @@ const FAULT_EVERY_MS: u64 = 10_000;
 
 /// Administrators change something about so often.
 const CHANGE_EVERY_MS: u64 = 7_000;
+
+/// In one of so many plans records are deleted.
+const DELETING_SEEDS: u64 = 3;
 
 /// The cluster is left alone for so long at first.
 const QUIET_MS: u64 = 3_000;
@@ -36,6 +41,9 @@ pub struct Plan {
     /// The rule that is switched off, by its name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mutation: Option<String>,
+    /// `retention.bytes` of the topic that everybody uses: small enough to bite.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention_bytes: Option<u64>,
     /// After so many seconds the copies of an absent broker get new homes.
     pub rehome_after_s: u64,
     pub events: Vec<Timed>,
@@ -183,6 +191,11 @@ pub enum What {
         partition: u32,
         broker: u32,
     },
+    /// Records are deleted, up to so many in a hundred of what is there.
+    DeleteRecords {
+        partition: u32,
+        percent: u32,
+    },
 }
 
 /// A fault of one broker, whichever it is.
@@ -234,6 +247,7 @@ impl What {
                 | Self::Reassign { .. }
                 | Self::ElectPreferred { .. }
                 | Self::ElectUnclean { .. }
+                | Self::DeleteRecords { .. }
         )
     }
 
@@ -264,6 +278,7 @@ impl Plan {
             tight: draw.chance(0.4),
             operations_per_second: 50,
             mutation: None,
+            retention_bytes: None,
             rehome_after_s: if draw.chance(0.3) { 8 } else { 600 },
             events: Vec::new(),
         };
@@ -287,8 +302,24 @@ impl Plan {
             plan.events.push(Timed { at_ms: at, for_ms: 0, what });
             at += CHANGE_EVERY_MS / 2 + draw.below(CHANGE_EVERY_MS);
         }
+        if seed % DELETING_SEEDS == 2 {
+            plan.add_deletions();
+        }
         plan.events.sort_by_key(|event| event.at_ms);
         plan
+    }
+
+    /// Old records go: by size in one half of these plans, and on request in all of them. Drawn
+    /// apart, so that the other seeds are what they were.
+    fn add_deletions(&mut self) {
+        let mut rng = StdRng::seed_from_u64(self.seed ^ 0xba70_0002);
+        self.retention_bytes = rng.random_bool(0.5).then(|| rng.random_range(2_000..20_000));
+        let mut at_ms = QUIET_MS;
+        while at_ms < self.seconds * 1_000 {
+            let (partition, percent) = (rng.random_range(0..Topic::Orders.partitions()), rng.random_range(1..=100));
+            self.events.push(Timed { at_ms, for_ms: 0, what: What::DeleteRecords { partition, percent } });
+            at_ms += rng.random_range(500..6_000);
+        }
     }
 
     /// How many of its events are faults.

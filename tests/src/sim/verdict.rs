@@ -54,11 +54,17 @@ pub fn check_copies(cluster: &SimCluster, known: &Known) -> Result<(), String> {
                 first = Some((*broker, copy));
                 continue;
             };
-            let bytes = |copy: &StoredCopy| copy.batches.iter().map(|b| (b.base, b.bytes.clone())).collect::<Vec<_>>();
-            if copy.end != reference.end || bytes(copy) != bytes(reference) {
+            let start = copy.start.max(reference.start);
+            let bytes = |copy: &StoredCopy| {
+                let kept = copy.batches.iter().filter(|b| b.last >= start);
+                kept.map(|b| (b.base, b.bytes.clone())).collect::<Vec<_>>()
+            };
+            let bounds = |copy: &StoredCopy| (copy.start, copy.end);
+            if bounds(copy) != bounds(reference) || bytes(copy) != bytes(reference) {
                 return Err(format!(
-                    "{id}: brokers {other} and {broker} differ; they end at {} and {}",
-                    reference.end, copy.end
+                    "{id}: brokers {other} and {broker} differ; they hold {:?} and {:?}",
+                    bounds(reference),
+                    bounds(copy)
                 ));
             }
         }

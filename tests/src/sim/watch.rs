@@ -335,20 +335,28 @@ impl StateWatch {
         for broker in 1..=self.cluster.settings.brokers {
             let disk = self.cluster.disk(broker);
             let identity = disk.identity().disk;
-            for (id, generation, end) in disk.ends() {
-                ends.insert((id, identity, generation), end);
+            for (id, generation, start, end) in disk.bounds() {
+                ends.insert((id, identity, generation), (start, end));
             }
         }
+        let deleted = self.load.deleted();
         for (place, acknowledged) in self.load.acknowledged() {
             let Some(id) = known.id(place) else { continue };
             let Some(state) = known.states.get(&id) else { continue };
             let counts = acknowledged.range(state.last_unclean_epoch.0..);
             let Some(acknowledged) = counts.map(|(_, end)| *end).max() else { continue };
             for member in state.isr.iter().filter(|m| !damaged.contains(&m.broker.0)) {
-                let end = ends.get(&(id, member.disk, member.generation));
+                let bounds = ends.get(&(id, member.disk, member.generation));
+                let end = bounds.map(|(_, end)| end);
                 if end.is_none_or(|end| end.0 < acknowledged) {
                     return Err(format!(
                         "{id}: everything below {acknowledged} is acknowledged, and the copy of {member:?} ends at {end:?}"
+                    ));
+                }
+                let (begins, told) = (bounds.map_or(0, |(start, _)| start.0), deleted.get(&place).copied());
+                if told.is_some_and(|told| begins < told) {
+                    return Err(format!(
+                        "{id}: everything below {told:?} is deleted, and the copy of {member:?} begins at {begins}"
                     ));
                 }
             }

@@ -274,7 +274,7 @@ fn fetch_below_the_start() {
     let identity = directory.identity().unwrap().clone();
     let log = FjallLog::open(directory, identity.cluster, identity.broker, FjallOptions::default()).unwrap();
     let partition = log.recovered().into_values().find(|found| found.id.topic == id).unwrap().partition;
-    cluster.run(log.set_start(partition, baton_core::Offset(2))).unwrap();
+    cluster.run(log.set_start(partition, baton_core::Offset(2), None)).unwrap();
     cluster.run(log.close()).unwrap();
     drop(log);
     cluster.start_broker(1);

@@ -11,7 +11,7 @@ use rand::seq::IteratorRandom;
 use rand::{Rng, SeedableRng};
 
 use super::{Harness, batch, id};
-use crate::log::{Append, LocalPartition, Log, LogError, PartitionMeta, StoredBatch};
+use crate::log::{Append, Compaction, LocalPartition, Log, LogError, PartitionMeta, StoredBatch};
 
 const SEEDS: u64 = 6;
 const STEPS: usize = 250;
@@ -75,7 +75,8 @@ impl Model {
             70..79 => self.truncate(log, chosen).await,
             79..86 => self.set_start(log, chosen).await,
             86..89 => self.reset(log, chosen).await,
-            89..96 => self.save(log, chosen).await,
+            89..94 => self.save(log, chosen).await,
+            94..97 => self.rewrite(log, chosen).await,
             _ => self.check_all(log).await,
         }
     }
@@ -181,7 +182,7 @@ impl Model {
     async fn set_start(&mut self, log: &Arc<dyn Log>, chosen: TopicPartition) {
         let copy = self.copies.get_mut(&chosen).unwrap();
         let start = self.random.random_range(copy.start..=copy.end);
-        log.set_start(copy.local, Offset(start)).await.unwrap();
+        log.set_start(copy.local, Offset(start), None).await.unwrap();
         copy.start = start;
         copy.batches.retain(|b| b.last.0 >= start);
     }
@@ -192,7 +193,24 @@ impl Model {
         (copy.start, copy.batches) = (self.random.random_range(0..200), Vec::new());
         copy.end = copy.start;
         copy.meta = PartitionMeta { highest_epoch: copy.meta.highest_epoch, ..PartitionMeta::default() };
-        log.reset(copy.local, copy.generation, Offset(copy.start)).await.unwrap();
+        log.reset(copy.local, copy.generation, Offset(copy.start), Bytes::new()).await.unwrap();
+    }
+
+    /// Some neighbours of one epoch become one batch.
+    async fn rewrite(&mut self, log: &Arc<dyn Log>, chosen: TopicPartition) {
+        let payload = self.random.random_range(0..900);
+        let copy = self.copies.get_mut(&chosen).unwrap();
+        let Some(first) = (0..copy.batches.len()).choose(&mut self.random) else { return };
+        let epoch = copy.batches[first].epoch;
+        let same = copy.batches[first..].iter().take_while(|b| b.epoch == epoch).count();
+        let last = first + self.random.random_range(0..same);
+        let covered = &copy.batches[first..=last];
+        let (base, end) = (covered[0].base.0, covered[last - first].end().0);
+        let stamp = covered.iter().map(|b| b.max_timestamp_ms).max().unwrap();
+        let merged = batch(base, u32::try_from(end - base).unwrap(), epoch.0, stamp, payload);
+        copy.batches.splice(first..=last, [merged.clone()]);
+        copy.meta.compaction.rewritten_to = Offset(end);
+        log.rewrite(copy.local, vec![merged], copy.meta.clone()).await.unwrap();
     }
 
     async fn save(&mut self, log: &Arc<dyn Log>, chosen: TopicPartition) {
@@ -204,6 +222,7 @@ impl Model {
             high_watermark: Offset(copy.start),
             producers: Bytes::from(producers),
             producers_at: Offset(copy.end),
+            compaction: Compaction { clean_to: Offset(copy.start), ..Compaction::default() },
         };
         log.save(copy.local, copy.meta.clone()).await.unwrap();
     }

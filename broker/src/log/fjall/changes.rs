@@ -3,17 +3,18 @@
 use std::collections::BTreeSet;
 
 use baton_core::{Epoch, Generation, Offset, TopicPartition};
+use bytes::Bytes;
 
 use super::committer::Committer;
 use super::keys::{self, Prefix};
-use super::readers::bytes;
+use super::readers;
 use super::records::{self, Descriptor};
 use super::recovery::evidence;
 use super::store::{StoreError, Writes};
 use super::time;
 use crate::log::book::Entry;
 use crate::log::operation::{Answer, Change, Done};
-use crate::log::{Append, Damage, LocalPartition, PartitionMeta, frame};
+use crate::log::{Append, Damage, LocalPartition, LogError, PartitionMeta, StoredBatch, frame};
 
 /// What one group commit has to do in the end.
 #[derive(Default)]
@@ -27,6 +28,8 @@ pub(super) struct Group {
     /// For the compaction filter, once durable.
     pub(super) raised: Vec<(Prefix, Offset)>,
     pub(super) ended: Vec<Prefix>,
+    /// Batches were put in the place of others.
+    pub(super) rewritten: bool,
     pub(super) closed: bool,
 }
 
@@ -48,8 +51,11 @@ impl Committer {
             Change::Delete(partition) => self.delete(partition),
             Change::Append(appends) => self.append(&appends),
             Change::Truncate { partition, to, meta } => self.truncate(partition, to, meta),
-            Change::SetStart { partition, start } => self.set_start(partition, start),
-            Change::Reset { partition, generation, start } => self.reset(partition, generation, start),
+            Change::SetStart { partition, start, meta } => self.set_start(partition, start, meta),
+            Change::Reset { partition, generation, start, producers } => {
+                self.reset(partition, generation, start, producers)
+            }
+            Change::Rewrite { partition, batches, meta } => self.rewrite(partition, &batches, &meta),
             Change::Save { partition, meta } => self.save(partition, &meta),
             Change::NoteDamage { partition, number, damage } => self.note_damage(partition, number, damage),
             Change::Close => {
@@ -169,7 +175,7 @@ impl Committer {
             return Ok((start, Epoch::NONE));
         };
         let (key, epoch) = match item.into_inner() {
-            Ok((key, value)) => (key, frame::parse(bytes(value)).map_or(Epoch::NONE, |b| b.epoch)),
+            Ok((key, value)) => (key, frame::parse(readers::bytes(value)).map_or(Epoch::NONE, |b| b.epoch)),
             // The batch cannot be read, and its readers are told; where it ends its key says.
             Err(_) => match last(below) {
                 Some(item) => (item.key()?, Epoch::NONE),
@@ -206,7 +212,12 @@ impl Committer {
         Ok(())
     }
 
-    fn set_start(&mut self, partition: LocalPartition, start: Offset) -> Result<Answer, StoreError> {
+    fn set_start(
+        &mut self,
+        partition: LocalPartition,
+        start: Offset,
+        meta: Option<PartitionMeta>,
+    ) -> Result<Answer, StoreError> {
         if allowed!(self.book.set_start(partition, start)) {
             let key = keys::record(keys::START, partition);
             self.writes().put(&key, records::encode_start(start));
@@ -214,7 +225,60 @@ impl Committer {
             self.group.raised.push((prefix, start));
             self.group.touched.insert(partition);
         }
+        if let Some(meta) = meta {
+            allowed!(self.save(partition, &meta)?);
+        }
         Ok(Ok(Done::Changed))
+    }
+
+    /// Puts cleaned batches in the place of those that they cover. Readers see all of it or
+    /// nothing: they read from a snapshot.
+    fn rewrite(
+        &mut self,
+        partition: LocalPartition,
+        batches: &[StoredBatch],
+        meta: &PartitionMeta,
+    ) -> Result<Answer, StoreError> {
+        allowed!(self.book.check_rewrite(partition, batches));
+        self.write_pending()?;
+        let prefix = self.prefix(partition)?;
+        let start = allowed!(self.book.get(partition)).start;
+        let mut removed = Vec::new();
+        for batch in batches {
+            match self.covered(prefix, start, batch)? {
+                Some(covered) => removed.extend(covered),
+                None => {
+                    let why = format!("{} to {} are no boundaries", batch.base, batch.last);
+                    return Ok(Err(LogError::Refused(why)));
+                }
+            }
+        }
+        for last in removed {
+            self.writes().remove_batch(prefix, last);
+        }
+        for batch in batches {
+            self.writes().batch(prefix, batch);
+        }
+        self.group.rewritten |= !batches.is_empty();
+        allowed!(self.save(partition, meta)?);
+        self.write_pending()?;
+        Ok(Ok(Done::Changed))
+    }
+
+    /// The batches that end inside this one; None unless it begins and ends where stored
+    /// batches do. Keys say where batches end, and from the start on there are no gaps; below
+    /// it some are destroyed already.
+    fn covered(&self, prefix: Prefix, start: Offset, batch: &StoredBatch) -> Result<Option<Vec<Offset>>, StoreError> {
+        let begins = match batch.base.0.checked_sub(1).map(Offset) {
+            Some(before) if batch.base > start => self.store.log.contains_key(keys::batch(prefix, before))?,
+            _ => true,
+        };
+        let mut covered = Vec::new();
+        for item in self.store.log.range(keys::batch(prefix, batch.base)..=keys::batch(prefix, batch.last)) {
+            covered.extend(keys::parse_batch(&item.key()?).map(|(_, last)| last));
+        }
+        let ends = covered.pop() == Some(batch.last);
+        Ok((begins && ends).then_some(covered))
     }
 
     fn reset(
@@ -222,6 +286,7 @@ impl Committer {
         partition: LocalPartition,
         generation: Generation,
         start: Offset,
+        producers: Bytes,
     ) -> Result<Answer, StoreError> {
         allowed!(self.book.get(partition));
         let number = allowed!(self.book.take_number());
@@ -230,7 +295,7 @@ impl Committer {
         self.group.ended.push(self.prefix(partition)?);
         self.begin(partition, Prefix(number), generation, start);
         self.times.forget(partition);
-        let meta = PartitionMeta { highest_epoch, ..PartitionMeta::default() };
+        let meta = PartitionMeta::beginning(highest_epoch, start, producers);
         let writes = self.writes();
         writes.put(&keys::record(keys::META, partition), records::encode_meta(&meta));
         writes.remove(&keys::record(keys::START, partition));

@@ -130,6 +130,9 @@ impl Committer {
             self.floors.end(prefix);
             self.reclaim.something_ended();
         }
+        if group.rewritten {
+            self.reclaim.something_ended();
+        }
         if group.closed {
             self.close()?;
         }

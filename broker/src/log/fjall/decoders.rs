@@ -57,6 +57,7 @@ pub fn examples() -> Vec<(u8, Vec<u8>)> {
         high_watermark: Offset(8),
         producers: Bytes::from_static(b"snapshot"),
         producers_at: Offset(6),
+        ..crate::log::PartitionMeta::default()
     };
     let damage = crate::log::Damage::Gap { expected: Offset(1), found: Offset(2) };
     vec![

@@ -55,6 +55,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use baton_core::{BrokerId, Generation, Offset, TopicPartition};
+use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::oneshot;
@@ -66,7 +67,8 @@ pub use reserve::FreeSpace;
 
 use super::operation::{Change, Operation, Waiting};
 use super::{
-    Append, DurableEnd, Identity, LocalPartition, Log, LogError, PartitionMeta, ReadBatches, Recovered, Usage,
+    Append, DurableEnd, Identity, LocalPartition, Log, LogError, PartitionMeta, Piece, ReadBatches, Recovered,
+    StoredBatch, Usage,
 };
 use committer::Committer;
 use queue::{Queue, Rejected};
@@ -408,8 +410,13 @@ impl Log for FjallLog {
         self.submit(Change::Truncate { partition, to, meta }).changed()
     }
 
-    fn set_start(&self, partition: LocalPartition, start: Offset) -> BoxFuture<'static, Result<(), LogError>> {
-        self.submit(Change::SetStart { partition, start }).changed()
+    fn set_start(
+        &self,
+        partition: LocalPartition,
+        start: Offset,
+        meta: Option<PartitionMeta>,
+    ) -> BoxFuture<'static, Result<(), LogError>> {
+        self.submit(Change::SetStart { partition, start, meta }).changed()
     }
 
     fn reset(
@@ -417,8 +424,18 @@ impl Log for FjallLog {
         partition: LocalPartition,
         generation: Generation,
         start: Offset,
+        producers: Bytes,
     ) -> BoxFuture<'static, Result<(), LogError>> {
-        self.submit(Change::Reset { partition, generation, start }).changed()
+        self.submit(Change::Reset { partition, generation, start, producers }).changed()
+    }
+
+    fn rewrite(
+        &self,
+        partition: LocalPartition,
+        batches: Vec<StoredBatch>,
+        meta: PartitionMeta,
+    ) -> BoxFuture<'static, Result<(), LogError>> {
+        self.submit(Change::Rewrite { partition, batches, meta }).changed()
     }
 
     fn save(&self, partition: LocalPartition, meta: PartitionMeta) -> BoxFuture<'static, Result<(), LogError>> {
@@ -440,6 +457,19 @@ impl Log for FjallLog {
         timestamp_ms: i64,
     ) -> BoxFuture<'static, Result<Option<Offset>, LogError>> {
         self.ask(|reply| Request::Time { partition, timestamp_ms, reply })
+    }
+
+    fn expired(&self, partition: LocalPartition, before_ms: i64) -> BoxFuture<'static, Result<Offset, LogError>> {
+        self.ask(|reply| Request::Expired { partition, before_ms, reply })
+    }
+
+    fn measure(
+        &self,
+        partition: LocalPartition,
+        from: Offset,
+        piece_bytes: u64,
+    ) -> BoxFuture<'static, Result<Vec<Piece>, LogError>> {
+        self.ask(|reply| Request::Measure { partition, from, piece_bytes, reply })
     }
 
     fn usage(&self) -> Usage {

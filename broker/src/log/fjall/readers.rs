@@ -15,12 +15,16 @@ use super::store::{Reading, StoreError};
 use super::time;
 use super::view::{View, Visible};
 use crate::log::operation::{Change, Operation};
-use crate::log::{Damage, LocalPartition, LogError, ReadBatches, StoredBatch, frame};
+use crate::log::sizes::{Pieces, expired_end};
+use crate::log::{Damage, LocalPartition, LogError, Piece, ReadBatches, StoredBatch, frame};
 
 /// A truncation or a reset in between makes a read start again; they are rare.
 const ATTEMPTS: usize = 8;
 /// Smaller values are copied: the store would keep the whole block alive for them.
 const SHARED_BYTES_MIN: usize = 512;
+
+/// Keys that one iterator looks at.
+const MEASURED_AT_ONCE: usize = 16_384;
 
 /// Beyond so many bytes that wait for a commit, found damage does not join them.
 const NOTES_BYTES_MAX: u64 = 64 << 20;
@@ -38,6 +42,17 @@ pub(super) enum Request {
         timestamp_ms: i64,
         reply: oneshot::Sender<Result<Option<Offset>, LogError>>,
     },
+    Expired {
+        partition: LocalPartition,
+        before_ms: i64,
+        reply: oneshot::Sender<Result<Offset, LogError>>,
+    },
+    Measure {
+        partition: LocalPartition,
+        from: Offset,
+        piece_bytes: u64,
+        reply: oneshot::Sender<Result<Vec<Piece>, LogError>>,
+    },
 }
 
 impl Request {
@@ -46,6 +61,8 @@ impl Request {
         match self {
             Self::Batches { reply, .. } => drop(reply.send(Err(why))),
             Self::Time { reply, .. } => drop(reply.send(Err(why))),
+            Self::Expired { reply, .. } => drop(reply.send(Err(why))),
+            Self::Measure { reply, .. } => drop(reply.send(Err(why))),
         }
     }
 }
@@ -85,6 +102,14 @@ impl Reader {
             Request::Time { partition, timestamp_ms, reply } => {
                 let find = |visible: &Visible| self.find(visible, timestamp_ms);
                 drop(reply.send(guarded(|| self.attempt(partition, find))));
+            }
+            Request::Expired { partition, before_ms, reply } => {
+                let find = |visible: &Visible| self.expired(visible, before_ms);
+                drop(reply.send(guarded(|| self.attempt(partition, find))));
+            }
+            Request::Measure { partition, from, piece_bytes, reply } => {
+                let measure = |visible: &Visible| self.measure(visible, from, piece_bytes);
+                drop(reply.send(guarded(|| self.attempt(partition, measure))));
             }
         }
     }
@@ -136,7 +161,7 @@ impl Reader {
         }
         let mut bytes = 0;
         let mut expected = None;
-        for item in self.reading.log.range(keys::batches_from(prefix, from)) {
+        for item in self.reading.batches(keys::batches_from(prefix, from)) {
             let item = stored(item);
             if let Ok((_, value)) = &item
                 && !found.batches.is_empty()
@@ -168,7 +193,7 @@ impl Reader {
         let Visible { prefix, start, end, .. } = *visible;
         let from = time::begin_at(&self.reading, prefix, timestamp_ms)?.max(start);
         let mut expected = None;
-        for item in self.reading.log.range(keys::batches_from(prefix, from)) {
+        for item in self.reading.batches(keys::batches_from(prefix, from)) {
             match stored(item).and_then(|(key, value)| Ok(check(&key, value, expected, from)?)) {
                 Ok(batch) if batch.last >= end => break,
                 Ok(batch) if batch.max_timestamp_ms >= timestamp_ms => {
@@ -180,6 +205,39 @@ impl Reader {
             }
         }
         Ok(Attempt::Done(None))
+    }
+
+    /// A damaged batch ends the search: whoever reads it reports it.
+    fn expired(&self, visible: &Visible, before_ms: i64) -> Result<Attempt<Offset>, ReadError> {
+        let Visible { prefix, start, end, .. } = *visible;
+        let from = time::begin_at(&self.reading, prefix, before_ms)?.clamp(start, end);
+        let batches = self.reading.batches(keys::batches_from(prefix, from)).map_while(|item| {
+            let (_, value) = stored(item).ok()?;
+            let batch = frame::parse(bytes(value)).ok().filter(|batch| batch.last < end)?;
+            Some((batch.end(), batch.max_timestamp_ms))
+        });
+        Ok(Attempt::Done(expired_end(from, batches, before_ms)))
+    }
+
+    /// By the keys and the lengths beside them; no batch is read.
+    fn measure(&self, visible: &Visible, from: Offset, piece_bytes: u64) -> Result<Attempt<Vec<Piece>>, ReadError> {
+        let Visible { prefix, start, end, .. } = *visible;
+        let mut pieces = Pieces::new(piece_bytes);
+        let mut at = from.max(start);
+        loop {
+            // A long iterator would keep files of the store alive.
+            let mut next = None;
+            for item in self.reading.sizes(keys::batches_from(prefix, at)).take(MEASURED_AT_ONCE) {
+                let (key, bytes) = item?;
+                let Some((_, last)) = keys::parse_batch(&key).filter(|(_, last)| *last < end) else { break };
+                pieces.add(last.plus(1), u64::from(bytes));
+                next = Some(last.plus(1));
+            }
+            match next {
+                Some(next) if next < end => at = next,
+                _ => return Ok(Attempt::Done(pieces.finish())),
+            }
+        }
     }
 }
 

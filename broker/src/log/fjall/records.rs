@@ -6,6 +6,8 @@
 //! number      1 ‖ u32
 //! meta        1 ‖ highest epoch u32 ‖ high watermark u64 ‖ producers at u64
 //!               ‖ epochs u32 ‖ (epoch u32 ‖ offset u64)… ‖ producers
+//!             2, of a copy that was compacted: after 'producers at' also
+//!               clean to u64 ‖ rewritten to u64 ‖ horizon i64
 //! damage      1 ‖ kind u8 ‖ u64 ‖ u64 ‖ text
 //! ```
 
@@ -13,9 +15,12 @@ use baton_core::{Epoch, Generation, Offset, TopicId, TopicPartition};
 use bytes::{Buf, BufMut, Bytes};
 
 use super::keys::Prefix;
-use crate::log::{Damage, PartitionMeta};
+use crate::log::{Compaction, Damage, PartitionMeta};
 
 const VERSION: u8 = 1;
+
+/// A meta record that says how far compaction has come.
+const VERSION_COMPACTED: u8 = 2;
 
 /// A record cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -90,11 +95,17 @@ pub(super) fn decode_number(bytes: &[u8]) -> Result<u32, BadRecord> {
 }
 
 pub(super) fn encode_meta(meta: &PartitionMeta) -> Vec<u8> {
-    let mut out = Vec::with_capacity(29 + 12 * meta.lineage.len() + meta.producers.len());
-    out.put_u8(VERSION);
+    let mut out = Vec::with_capacity(53 + 12 * meta.lineage.len() + meta.producers.len());
+    let compacted = meta.compaction != Compaction::default();
+    out.put_u8(if compacted { VERSION_COMPACTED } else { VERSION });
     out.put_u32_le(meta.highest_epoch.0);
     out.put_u64_le(meta.high_watermark.0);
     out.put_u64_le(meta.producers_at.0);
+    if compacted {
+        out.put_u64_le(meta.compaction.clean_to.0);
+        out.put_u64_le(meta.compaction.rewritten_to.0);
+        out.put_i64_le(meta.compaction.horizon_ms);
+    }
     out.put_u32_le(meta.lineage.len() as u32);
     for (epoch, offset) in &meta.lineage {
         out.put_u32_le(epoch.0);
@@ -107,10 +118,17 @@ pub(super) fn encode_meta(meta: &PartitionMeta) -> Vec<u8> {
 pub(super) fn decode_meta(bytes: &[u8]) -> Result<PartitionMeta, BadRecord> {
     const WHAT: &str = "a meta record";
     let short = |_| BadRecord::Length(WHAT);
-    let mut rest = body(WHAT, bytes)?;
+    let compacted = bytes.first() == Some(&VERSION_COMPACTED);
+    let mut rest = if compacted { &bytes[1..] } else { body(WHAT, bytes)? };
     let highest_epoch = Epoch(rest.try_get_u32_le().map_err(short)?);
     let high_watermark = Offset(rest.try_get_u64_le().map_err(short)?);
     let producers_at = Offset(rest.try_get_u64_le().map_err(short)?);
+    let mut compaction = Compaction::default();
+    if compacted {
+        compaction.clean_to = Offset(rest.try_get_u64_le().map_err(short)?);
+        compaction.rewritten_to = Offset(rest.try_get_u64_le().map_err(short)?);
+        compaction.horizon_ms = rest.try_get_i64_le().map_err(short)?;
+    }
     let epochs = rest.try_get_u32_le().map_err(short)? as usize;
     let mut lineage = Vec::with_capacity(epochs.min(rest.len() / 12));
     for _ in 0..epochs {
@@ -118,7 +136,7 @@ pub(super) fn decode_meta(bytes: &[u8]) -> Result<PartitionMeta, BadRecord> {
         lineage.push((epoch, Offset(rest.try_get_u64_le().map_err(short)?)));
     }
     let producers = Bytes::copy_from_slice(rest);
-    Ok(PartitionMeta { highest_epoch, lineage, high_watermark, producers, producers_at })
+    Ok(PartitionMeta { highest_epoch, lineage, high_watermark, producers, producers_at, compaction })
 }
 
 pub(super) fn encode_damage(damage: &Damage) -> Vec<u8> {
@@ -174,13 +192,15 @@ mod tests {
 
     fn metas() -> impl Strategy<Value = PartitionMeta> {
         let lineage = vec((any::<u32>(), any::<u64>()), 0..20);
-        (any::<(u32, u64, u64)>(), lineage, vec(any::<u8>(), 0..200)).prop_map(
-            |((epoch, watermark, at), lineage, producers)| PartitionMeta {
+        let compaction = prop_oneof![Just((0, 0, 0)), any::<(u64, u64, i64)>()];
+        (any::<(u32, u64, u64)>(), lineage, vec(any::<u8>(), 0..200), compaction).prop_map(
+            |((epoch, watermark, at), lineage, producers, (clean, rewritten, horizon_ms))| PartitionMeta {
                 highest_epoch: Epoch(epoch),
                 lineage: lineage.into_iter().map(|(e, o)| (Epoch(e), Offset(o))).collect(),
                 high_watermark: Offset(watermark),
                 producers: producers.into(),
                 producers_at: Offset(at),
+                compaction: Compaction { clean_to: Offset(clean), rewritten_to: Offset(rewritten), horizon_ms },
             },
         )
     }

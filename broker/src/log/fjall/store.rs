@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
+use std::ops::RangeBounds;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ use baton_core::Offset;
 use fjall::config::CompressionPolicy;
 use fjall::{
     AbstractTree, CompressionType, Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, OwnedWriteBatch,
-    PersistMode,
+    PersistMode, Readable, UserKey,
 };
 use lsm_tree::compaction::filter::Factory;
 
@@ -129,8 +130,29 @@ pub(super) struct Store {
 /// Reading handles, shared with the reader threads.
 #[derive(Clone)]
 pub(super) struct Reading {
+    database: Database,
     pub(super) log: Keyspace,
     pub(super) metadata: Keyspace,
+}
+
+impl Reading {
+    /// The batches of a range as they are at this moment: a rewriting that goes on meanwhile is
+    /// seen whole or not at all. A range of the keyspace itself would show what is being written.
+    pub(super) fn batches(&self, range: impl RangeBounds<keys::BatchKey>) -> fjall::Iter {
+        self.database.snapshot().range(&self.log, range)
+    }
+
+    /// Keys with the lengths of their values, none of which is read. The store gives one or the
+    /// other, so that two walks over the same snapshot are needed.
+    pub(super) fn sizes(
+        &self,
+        range: impl RangeBounds<keys::BatchKey> + Clone,
+    ) -> impl Iterator<Item = Result<(UserKey, u32), StoreError>> {
+        let snapshot = self.database.snapshot();
+        let keys = snapshot.range(&self.log, range.clone());
+        let sizes = snapshot.range(&self.log, range);
+        keys.zip(sizes).map(|(key, size)| Ok((key.key()?, size.size()?)))
+    }
 }
 
 /// Writes that become visible, and survive, together.
@@ -200,7 +222,7 @@ impl Store {
     }
 
     pub(super) fn reading(&self) -> Reading {
-        Reading { log: self.log.clone(), metadata: self.metadata.clone() }
+        Reading { database: self.database.clone(), log: self.log.clone(), metadata: self.metadata.clone() }
     }
 
     pub(super) fn writes(&self) -> Writes {

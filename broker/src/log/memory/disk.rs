@@ -8,9 +8,10 @@ use baton_core::{Epoch, Generation, Offset, TopicPartition};
 
 use crate::log::book::{Book, Entry};
 use crate::log::operation::{Answer, Change, Done};
+use crate::log::sizes::{Pieces, expired_end};
 use crate::log::{
-    Append, Damage, Identity, LocalPartition, LogError, PartitionMeta, ReadBatches, Recovered, StoredBatch, Usage,
-    frame,
+    Append, Damage, Identity, LocalPartition, LogError, PartitionMeta, Piece, ReadBatches, Recovered, StoredBatch,
+    Usage, frame,
 };
 
 /// A disk in memory, shared by the handles that open it one after another.
@@ -169,10 +170,10 @@ impl MemoryDisk {
         disk.book.iter().map(copy).collect()
     }
 
-    /// Which copies there are and where they end, as far as it is durable.
+    /// Which copies there are, where they begin and where they end, as far as it is durable.
     #[must_use]
-    pub fn ends(&self) -> Vec<(TopicPartition, Generation, Offset)> {
-        self.lock().book.iter().map(|(_, entry)| (entry.id, entry.generation, entry.end)).collect()
+    pub fn bounds(&self) -> Vec<(TopicPartition, Generation, Offset, Offset)> {
+        self.lock().book.iter().map(|(_, entry)| (entry.id, entry.generation, entry.start, entry.end)).collect()
     }
 
     /// Who this disk is.
@@ -288,6 +289,30 @@ impl MemoryDisk {
         Ok(found.map(|b| b.base.max(start)))
     }
 
+    pub(super) fn expired(&self, session: u64, partition: LocalPartition, before_ms: i64) -> Result<Offset, LogError> {
+        let disk = self.lock();
+        disk.check_open(session)?;
+        let start = disk.book.get(partition)?.start;
+        let batches = disk.copies.get(&partition).into_iter().flat_map(|c| &c.batches);
+        Ok(expired_end(start, batches.filter(|b| b.last >= start).map(|b| (b.end(), b.max_timestamp_ms)), before_ms))
+    }
+
+    pub(super) fn measure(
+        &self,
+        session: u64,
+        partition: LocalPartition,
+        from: Offset,
+        piece_bytes: u64,
+    ) -> Result<Vec<Piece>, LogError> {
+        let disk = self.lock();
+        disk.check_open(session)?;
+        let start = disk.book.get(partition)?.start.max(from);
+        let batches = disk.copies.get(&partition).into_iter().flat_map(|c| &c.batches);
+        let mut pieces = Pieces::new(piece_bytes);
+        batches.filter(|b| b.last >= start).for_each(|b| pieces.add(b.end(), b.bytes.len() as u64));
+        Ok(pieces.finish())
+    }
+
     pub(super) fn usage(&self) -> Usage {
         let disk = self.lock();
         let batches = disk.copies.values().flat_map(|c| &c.batches);
@@ -330,15 +355,22 @@ impl Disk {
                     self.save(partition, meta)?;
                 }
             }
-            Change::SetStart { partition, start } => {
+            Change::SetStart { partition, start, meta } => {
                 self.book.set_start(partition, start)?;
+                if let Some(meta) = meta {
+                    self.save(partition, meta)?;
+                }
                 let batches = &mut self.copies.entry(partition).or_default().batches;
                 batches.drain(..batches.partition_point(|b| b.last < start));
             }
-            Change::Reset { partition, generation, start } => {
+            Change::Rewrite { partition, batches, meta } => {
+                self.rewrite(partition, batches)?;
+                self.save(partition, meta)?;
+            }
+            Change::Reset { partition, generation, start, producers } => {
                 self.book.reset(partition, generation, start)?;
                 let highest_epoch = self.book.get(partition)?.highest_epoch;
-                let meta = PartitionMeta { highest_epoch, ..PartitionMeta::default() };
+                let meta = PartitionMeta::beginning(highest_epoch, start, producers);
                 let copy = Copy { meta, witness: start, ..Copy::default() };
                 self.copies.insert(partition, copy);
             }
@@ -378,6 +410,32 @@ impl Disk {
         copy.witness = end;
         let epoch = copy.batches.back().map_or(Epoch::NONE, |b| b.epoch);
         self.book.truncated(partition, end, epoch)
+    }
+
+    fn rewrite(&mut self, partition: LocalPartition, batches: Vec<StoredBatch>) -> Result<(), LogError> {
+        self.book.check_rewrite(partition, &batches)?;
+        let copy = self.copies.entry(partition).or_default();
+        let bounds = |batch: &StoredBatch| {
+            let from = copy.batches.partition_point(|b| b.last < batch.base);
+            let to = copy.batches.partition_point(|b| b.last <= batch.last);
+            let begins = copy.batches.get(from).is_some_and(|b| b.base == batch.base);
+            let ends = to.checked_sub(1).and_then(|n| copy.batches.get(n)).is_some_and(|b| b.last == batch.last);
+            (begins && ends).then_some((from, to))
+        };
+        if let Some(torn) = batches.iter().find(|batch| bounds(batch).is_none()) {
+            return Err(LogError::Refused(format!("{} to {} are no boundaries", torn.base, torn.last)));
+        }
+        let mut rewritten = VecDeque::with_capacity(copy.batches.len());
+        let mut next = 0;
+        for batch in batches {
+            let from = copy.batches.partition_point(|b| b.last < batch.base);
+            rewritten.extend(copy.batches.range(next..from).cloned());
+            next = copy.batches.partition_point(|b| b.last <= batch.last);
+            rewritten.push_back(batch);
+        }
+        rewritten.extend(copy.batches.range(next..).cloned());
+        copy.batches = rewritten;
+        Ok(())
     }
 
     fn save(&mut self, partition: LocalPartition, meta: PartitionMeta) -> Result<(), LogError> {

@@ -97,7 +97,7 @@ async fn damage_is_reported_refuses_appends_and_is_repaired() {
     let log = MemoryLog::open(&disk, slow());
     let lost = Damage::EndBelowWitness { end: Offset(10), witness: Offset(11) };
     assert_eq!(log.recovered()[&p].damage, Some(lost));
-    log.reset(p, Generation(1), Offset(0)).await.unwrap();
+    log.reset(p, Generation(1), Offset(0), bytes::Bytes::new()).await.unwrap();
     let log = MemoryLog::open(&disk, slow());
     assert_eq!((log.recovered()[&p].end, &log.recovered()[&p].damage), (Offset(0), &None));
 }

@@ -45,7 +45,9 @@ pub fn next_step(snapshot: &Snapshot, limits: PlacementLimits, waited_enough: bo
     let loads = snapshot.loads();
     let live = u32::try_from(loads.len()).unwrap_or(u32::MAX);
     if snapshot.topic_named(EVENTS_TOPIC).is_none() && (live >= COPIES || (live > 0 && waited_enough)) {
-        let creation = Creation { name: EVENTS_TOPIC.to_owned(), internal: true, ..Creation::default() };
+        // The history does not grow old.
+        let config = BTreeMap::from([("retention.ms".to_owned(), "-1".to_owned())]);
+        let creation = Creation { name: EVENTS_TOPIC.to_owned(), internal: true, config, ..Creation::default() };
         return Some(InternalStep::Create(creation));
     }
     let topics = [EVENTS_TOPIC, GROUPS_TOPIC].into_iter().filter_map(|name| snapshot.topic_named(name));

@@ -19,7 +19,7 @@ fn plain_records(batch: &Bytes) -> Vec<Plain> {
 fn batches_of_the_java_client_are_taken_and_decoded() {
     for name in GOLDEN_PRODUCED {
         let batch = golden(name);
-        let limits = ProduceLimits { max_message_bytes: batch.len() };
+        let limits = ProduceLimits { max_message_bytes: batch.len(), keyed: false };
         let header = validate_produce(&batch, limits).unwrap();
         assert_eq!(plain_records(&batch), golden_records(), "{name}");
         assert_eq!(header.base_timestamp_ms, 1_700_000_000_000);
@@ -186,7 +186,7 @@ proptest! {
     #[test]
     fn records_round_trip(plains in plains(), options in options()) {
         let batch = build(&plains, &options);
-        let limits = ProduceLimits { max_message_bytes: batch.len() };
+        let limits = ProduceLimits { max_message_bytes: batch.len(), keyed: false };
         let header = validate_produce(&batch, limits).unwrap();
         prop_assert_eq!(header.record_count as usize, plains.len());
         prop_assert_eq!(header.attributes.codec(), Ok(options.codec));

@@ -7,7 +7,7 @@ use crate::batch::fixtures::*;
 use crate::batch::*;
 
 const CAP: usize = 1 << 20;
-const LIMITS: ProduceLimits = ProduceLimits { max_message_bytes: CAP };
+const LIMITS: ProduceLimits = ProduceLimits { max_message_bytes: CAP, keyed: false };
 
 /// Every single flipped bit is found, but for the two fields that the leader overwrites.
 #[test]

@@ -7,7 +7,7 @@ use crate::batch::*;
 use crate::error::ErrorCode;
 use crate::ids::{Epoch, Offset};
 
-const LIMITS: ProduceLimits = ProduceLimits { max_message_bytes: 1000 };
+const LIMITS: ProduceLimits = ProduceLimits { max_message_bytes: 1000, keyed: false };
 
 fn stamped(batch: Bytes, base: u64, epoch: u32) -> Bytes {
     let at = Stamp { base_offset: Offset(base), leader_epoch: Epoch(epoch), append_time_ms: None };
@@ -37,7 +37,7 @@ fn exactly_one_batch_is_taken() {
 #[test]
 fn the_size_limit_counts_the_whole_batch() {
     let batch = simple(2, Codec::None);
-    let limit = |max_message_bytes| ProduceLimits { max_message_bytes };
+    let limit = |max_message_bytes| ProduceLimits { max_message_bytes, keyed: false };
     assert!(validate_produce(&batch, limit(batch.len())).is_ok());
     let (size, max) = (batch.len(), batch.len() - 1);
     let error = validate_produce(&batch, limit(max)).unwrap_err();

@@ -26,8 +26,8 @@ pub struct Ledger {
     leaders: BTreeMap<Epoch, (BrokerId, Incarnation)>,
     latest: BTreeMap<Epoch, Offset>,
     abandoned: bool,
-    /// The highest offset to which retention moved a log's start.
-    pub retained_from: Offset,
+    /// The highest log start that a client was told of.
+    pub promised_start: Offset,
     pub asked: BTreeMap<RequestId, Identity>,
     /// Something has changed that invariants 1 and 4 depend on.
     pub dirty: bool,
@@ -49,19 +49,19 @@ impl Ledger {
         self.end = end;
         self.latest.clear();
         self.abandoned = true;
+        self.promised_start = self.promised_start.min(image.start);
     }
 
     /// Invariants 2 and 10: one value per offset, one offset per value, in order.
     fn commit(&mut self, batch: &StoredBatch) -> Checked {
         let id = identity(batch);
         let place = self.places.insert(id, batch.base);
-        // A copy that was filled anew knows no producers from below its start.
-        if let Some(place) = place.filter(|place| *place >= self.retained_from) {
+        if let Some(place) = place {
             return Err(format!("10: {id:?} is committed at {place} and at {}", batch.base));
         }
         let header = BatchHeader::parse(&batch.bytes).unwrap();
         let expected = self.next.insert(id.0, header.last_sequence() + 1).unwrap_or(0);
-        if expected != id.1 && !self.abandoned && self.retained_from == Offset::ZERO {
+        if expected != id.1 && !self.abandoned {
             return Err(format!("10: {id:?} is committed, and {expected} is next"));
         }
         self.committed.insert(batch.base, batch.clone());
@@ -88,6 +88,7 @@ impl Cluster {
         self.check_leader(broker)?;
         self.check_high_watermark(broker)?;
         self.check_unions()?;
+        self.check_log_start(broker)?;
         if std::mem::take(&mut self.ledger.dirty) {
             self.check_completeness()?;
             self.check_matching(broker)?;
@@ -150,6 +151,33 @@ impl Cluster {
         let given_up = abandoned > Epoch::NONE && last.is_none_or(|b| b.epoch < abandoned);
         if high > self.ledger.end && !given_up {
             return Err(format!("5: {broker} has high watermark {high} beyond {}", self.ledger.end));
+        }
+        Ok(())
+    }
+
+    /// Invariant 12: whoever is in sync begins where clients were told that the log begins.
+    fn check_log_start(&mut self, broker: BrokerId) -> Checked {
+        let Some(process) = &self.nodes[&broker].process else {
+            return Ok(());
+        };
+        let state = self.registry.latest().state;
+        let abandoned = process.replica.epoch() < state.last_unclean_epoch;
+        if let Some(start) = process.replica.start_everywhere().filter(|_| !abandoned)
+            && start > self.ledger.promised_start
+        {
+            self.ledger.promised_start = start;
+            self.ledger.dirty = true;
+            self.coverage.entry("log start everywhere").and_modify(|n| *n += 1).or_insert(1);
+        }
+        if !self.ledger.dirty {
+            return Ok(());
+        }
+        for member in &state.isr {
+            let node = self.nodes.get(&member.broker).filter(|n| n.member() == *member && !n.damaged);
+            if let Some(node) = node.filter(|n| n.stable.start < self.ledger.promised_start) {
+                let (start, promised) = (node.stable.start, self.ledger.promised_start);
+                return Err(format!("12: {member:?} is in sync from {start}, and clients were told {promised}"));
+            }
         }
         Ok(())
     }

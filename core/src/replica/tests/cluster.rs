@@ -263,10 +263,11 @@ impl Cluster {
             Effect::SaveEpoch(epoch) => self.log(broker, LogOp::SaveEpoch(epoch)),
             Effect::Append { term, batches } => self.log(broker, LogOp::Append { term, batches }),
             Effect::Truncate { term, to } => self.log(broker, LogOp::Truncate { term, to }),
-            Effect::Restart { term, generation, start } => {
+            Effect::Restart { term, generation, start, producers } => {
                 self.note("copy emptied");
-                self.log(broker, LogOp::Restart { term, generation, start })
+                self.log(broker, LogOp::Restart { term, generation, start, producers })
             }
+            Effect::Trim { term, start } => self.log(broker, LogOp::Trim { term, start }),
             Effect::Send { to, stream, message } => {
                 self.send(broker, to, stream, message);
                 Ok(())
@@ -312,7 +313,10 @@ impl Cluster {
                 }
             }
             LogOp::Truncate { to, .. } => process.image.truncate(*to),
-            LogOp::Restart { generation, start, .. } => process.image.restart(*generation, *start),
+            LogOp::Restart { generation, start, producers, .. } => {
+                process.image.restart(*generation, *start, producers.clone());
+            }
+            LogOp::Trim { start, .. } => process.image.drop_below(*start),
         }
         process.ops.push_back(op);
         Ok(())
@@ -337,7 +341,7 @@ impl Cluster {
                 Input::EpochSaved(epoch)
             }
             LogOp::Append { term, batches } => {
-                stable.batches.extend(batches.into_iter().filter(|b| b.base >= stable.start));
+                stable.batches.extend(batches);
                 let end = stable.end();
                 stable.high_watermark = process.replica.high_watermark().min(end).max(stable.high_watermark);
                 Input::Durable { term, end }
@@ -347,10 +351,15 @@ impl Cluster {
                 let producers = stable.producers();
                 Input::LogChanged { term, producers }
             }
-            LogOp::Restart { term, generation, start } => {
-                stable.restart(generation, start);
+            LogOp::Restart { term, generation, start, producers } => {
+                stable.restart(generation, start, producers);
                 *damaged = false;
                 Input::LogChanged { term, producers: stable.producers() }
+            }
+            LogOp::Trim { term, start } => {
+                stable.drop_below(start);
+                stable.high_watermark = stable.high_watermark.max(start);
+                Input::Trimmed { term, start, floor: stable.floor() }
             }
         };
         self.input(broker, input)
@@ -724,7 +733,7 @@ fn kind(message: &Message, stream: Stream) -> &'static str {
         Message::Hello(_) => "hello",
         Message::HelloReply(reply) => match reply.verdict {
             HelloVerdict::Accepted { .. } => "hello accepted",
-            HelloVerdict::RestartAt(_) => "hello: restart",
+            HelloVerdict::RestartAt { .. } => "hello: restart",
             HelloVerdict::Damaged => "hello: damaged",
             HelloVerdict::NotYet => "hello: not yet",
             HelloVerdict::Fenced => "hello: fenced",

@@ -69,6 +69,7 @@ const BRANCHES: &[&str] = &[
     "isr shrinks",
     "isr written again",
     "link reset",
+    "log start everywhere",
     "log start moved",
     "lost write takes effect late",
     "min changed",

@@ -20,7 +20,8 @@ impl Cluster {
             0..36 => self.deliver_any(),
             36..56 => self.sync(broker),
             56..70 => self.produce_any(),
-            70..75 => self.tick(broker),
+            70..74 => self.tick(broker),
+            74..75 => self.retain(),
             75..83 => self.registry_event(),
             83..87 => self.notify(broker),
             87..90 => self.read_registry(broker),
@@ -131,7 +132,7 @@ impl Cluster {
             82..87 => self.reassign(),
             87..89 => self.choose_unclean(broker),
             89..91 => self.refuse_append(broker),
-            91..94 => self.retain(broker),
+            91..94 => self.retain(),
             94..96 => self.drain(broker),
             96..97 => self.fail_storage(broker),
             97..98 => {
@@ -355,29 +356,21 @@ impl Cluster {
         Ok(())
     }
 
-    /// Retention moves the start of a copy to a batch below its high watermark.
-    fn retain(&mut self, broker: BrokerId) -> Checked {
-        let Some(node) = self.nodes.get_mut(&broker) else {
+    /// Retention, or a client, moves the start of the log to some offset below the high watermark.
+    fn retain(&mut self) -> Checked {
+        let Some(broker) = self.leader() else {
             return Ok(());
         };
-        let Some(process) = &mut node.process else {
+        let Some(process) = self.process(broker) else {
             return Ok(());
         };
-        if process.ops.iter().any(|op| matches!(op, crate::replica::tests::node::LogOp::Restart { .. })) {
+        let (low, high) = (process.replica.log_start().0, process.replica.high_watermark().0);
+        if high <= low {
             return Ok(());
         }
-        let (low, high) = (process.replica.log_start(), process.replica.high_watermark().min(node.stable.end()));
-        let ends = process.image.batches.iter().map(|b| b.end());
-        let ends: Vec<Offset> = ends.filter(|e| *e > low && *e <= high).collect();
-        let Some(start) = self.rng.pick(&ends) else {
-            return Ok(());
-        };
-        process.image.drop_below(start);
-        node.stable.drop_below(start);
-        node.stable.high_watermark = node.stable.high_watermark.max(start);
+        let to = Offset(low + 1 + self.rng.below((high - low) as usize) as u64);
         self.note("log start moved");
-        self.ledger.retained_from = self.ledger.retained_from.max(start);
-        self.input(broker, Input::LogStart(start))
+        self.input(broker, Input::Trim { to })
     }
 
     fn drain(&mut self, broker: BrokerId) -> Checked {

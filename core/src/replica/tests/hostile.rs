@@ -7,6 +7,7 @@ use crate::batch::BatchHeader;
 use crate::ids::*;
 use crate::lineage::Lineage;
 use crate::partition::{Assignment, LeaderId, PartitionState, VersionedState};
+use crate::producer::ProducerTable;
 use crate::replica::tests::cluster::{batch, config};
 use crate::replica::tests::rng::Rng;
 use crate::replica::*;
@@ -136,6 +137,7 @@ impl Attack {
                     previous_epoch: self.epoch(),
                     batches: self.batches(base),
                     high_watermark: self.offset(),
+                    log_start: self.offset(),
                 })
             }
             _ => Message::Ack(Ack {
@@ -144,17 +146,22 @@ impl Attack {
                 member: self.member(),
                 incarnation: Incarnation(self.rng.next() % 3),
                 durable_end: self.offset(),
+                log_start: self.offset(),
             }),
         }
     }
 
     fn verdict(&mut self) -> HelloVerdict {
         match self.rng.below(6) {
-            0 => HelloVerdict::RestartAt(self.offset()),
+            0 => HelloVerdict::RestartAt { start: self.offset(), producers: ProducerTable::default() },
             1 => HelloVerdict::Damaged,
             2 => HelloVerdict::NotYet,
             3 => HelloVerdict::Fenced,
-            _ => HelloVerdict::Accepted { truncate_to: self.offset(), high_watermark: self.offset() },
+            _ => HelloVerdict::Accepted {
+                truncate_to: self.offset(),
+                high_watermark: self.offset(),
+                log_start: self.offset(),
+            },
         }
     }
 
@@ -199,6 +206,8 @@ impl Attack {
                     wall_ms: 0,
                 })
             }
+            4 => Input::Trim { to: self.offset() },
+            5 => Input::Compacted { to: self.offset().min(self.replica.high_watermark()) },
             3 => Input::LinkReset(BrokerId(self.rng.below(4) as u32)),
             _ => Input::Message { from: BrokerId(self.rng.below(4) as u32), message: self.message() },
         }
@@ -217,6 +226,7 @@ impl Attack {
                 Effect::Truncate { term, .. } | Effect::Restart { term, .. } => {
                     Input::LogChanged { term, producers: self.replica.producers().clone() }
                 }
+                Effect::Trim { term, start } => Input::Trimmed { term, start, floor: self.offset() },
                 Effect::ReadForFollower { to, flow, from, .. } => {
                     Input::ReadForFollower { to, flow, batches: self.batches(from) }
                 }

@@ -15,6 +15,8 @@ use crate::replica::{Flow, LogTerm, Peer, RecoveredLog, Replica, StoredBatch};
 pub struct Image {
     pub start: Offset,
     pub batches: Vec<StoredBatch>,
+    /// What is kept of the producers from below the first batch.
+    pub base: ProducerTable,
     pub epoch: Epoch,
     pub high_watermark: Offset,
     pub generation: Generation,
@@ -30,16 +32,26 @@ impl Image {
         self.high_watermark = self.high_watermark.min(self.end());
     }
 
-    pub fn restart(&mut self, generation: Generation, start: Offset) {
+    pub fn restart(&mut self, generation: Generation, start: Offset, producers: ProducerTable) {
         self.batches.clear();
+        self.base = producers;
         self.start = start;
         self.high_watermark = start;
         self.generation = generation;
     }
 
+    /// What is below goes; the batch that contains `start` stays.
     pub fn drop_below(&mut self, start: Offset) {
-        self.batches.retain(|b| b.base >= start);
+        for batch in self.batches.iter().filter(|b| b.last < start) {
+            self.base.applied(&BatchHeader::parse(&batch.bytes).unwrap(), batch.base);
+        }
+        self.batches.retain(|b| b.last >= start);
         self.start = self.start.max(start);
+    }
+
+    /// Where the first batch begins.
+    pub fn floor(&self) -> Offset {
+        self.batches.first().map_or(self.start, |b| b.base.min(self.start))
     }
 
     pub fn lineage(&self) -> Lineage {
@@ -51,7 +63,7 @@ impl Image {
     }
 
     pub fn producers(&self) -> ProducerTable {
-        let mut table = ProducerTable::default();
+        let mut table = self.base.clone();
         for batch in &self.batches {
             table.applied(&BatchHeader::parse(&batch.bytes).unwrap(), batch.base);
         }
@@ -61,6 +73,8 @@ impl Image {
     pub fn recovered(&self, damaged: bool) -> RecoveredLog {
         RecoveredLog {
             start: self.start,
+            floor: self.floor(),
+            compacted: Offset::ZERO,
             end: self.end(),
             highest_epoch: self.epoch,
             lineage: self.lineage(),
@@ -90,7 +104,8 @@ pub enum LogOp {
     SaveEpoch(Epoch),
     Append { term: LogTerm, batches: Vec<StoredBatch> },
     Truncate { term: LogTerm, to: Offset },
-    Restart { term: LogTerm, generation: Generation, start: Offset },
+    Restart { term: LogTerm, generation: Generation, start: Offset, producers: ProducerTable },
+    Trim { term: LogTerm, start: Offset },
 }
 
 #[derive(Clone, Debug)]

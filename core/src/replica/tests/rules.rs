@@ -44,6 +44,9 @@ noticed_by_walks! {
     only_what_is_durable_is_acknowledged: AckBeforeFsync in 1_000,
     nobody_resumes_leadership_after_a_restart: ResumeLeadership in 1_000,
     nobody_leads_again_in_an_epoch_that_was_given_up: ResumeEpoch in 12_000,
+    a_joiner_begins_where_clients_were_told: JoinBelowLogStart in 30_000,
+    a_log_start_is_told_when_every_replica_has_it: PromiseLogStartEarly in 1_000,
+    a_copy_filled_anew_knows_the_producers_of_what_is_gone: ForgetProducersBelowStart in 30_000,
 }
 
 #[test]
@@ -154,7 +157,14 @@ fn hello(epoch: Epoch, flow: u64) -> Hello {
 }
 
 fn ack(end: u64) -> Ack {
-    Ack { epoch: E1, flow: Flow(1), member: member(2), incarnation: incarnation(2), durable_end: Offset(end) }
+    Ack {
+        epoch: E1,
+        flow: Flow(1),
+        member: member(2),
+        incarnation: incarnation(2),
+        durable_end: Offset(end),
+        log_start: Offset::ZERO,
+    }
 }
 
 /// Whether the acknowledgement commits the record that was sent.
@@ -268,7 +278,8 @@ fn a_follower_appends_only_what_continues_its_log() {
     let appends = |rule| {
         let mut script = Script::new(2, rule);
         script.step(Input::State(state(&[1, 2], 1)));
-        let verdict = HelloVerdict::Accepted { truncate_to: Offset::ZERO, high_watermark: Offset::ZERO };
+        let (truncate_to, high_watermark) = (Offset::ZERO, Offset::ZERO);
+        let verdict = HelloVerdict::Accepted { truncate_to, high_watermark, log_start: Offset::ZERO };
         script.receive(1, Message::HelloReply(HelloReply { epoch: E1, flow: Flow(1), verdict }));
         assert_eq!(script.replica.role(), RoleView::Follower { leader: BrokerId(1), greeted: true });
         let place = crate::batch::Stamp { base_offset: Offset(1), leader_epoch: E1, append_time_ms: None };
@@ -283,6 +294,7 @@ fn a_follower_appends_only_what_continues_its_log() {
                 previous_epoch: E1,
                 batches: vec![stored],
                 high_watermark: Offset::ZERO,
+                log_start: Offset::ZERO,
             }),
         );
         script.replica.log_end() > Offset::ZERO

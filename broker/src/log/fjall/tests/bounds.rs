@@ -86,7 +86,7 @@ async fn pass_through(dir: &Path) {
         if base % 50 == 0 {
             // About 30 MiB are kept.
             for p in &partitions {
-                log.set_start(*p, Offset(base.saturating_sub(30))).await.unwrap();
+                log.set_start(*p, Offset(base.saturating_sub(30)), None).await.unwrap();
             }
             disk_max = disk_max.max(disk_bytes(dir));
         }

@@ -119,7 +119,7 @@ async fn work_on(log: Arc<FjallLog>, n: u32, known: Option<Recovered>) {
             }
             1 => {
                 start = (start + (end - start) / 3).min(end);
-                log.set_start(p, Offset(start)).await.unwrap();
+                log.set_start(p, Offset(start), None).await.unwrap();
                 say(format_args!("start {n} {start} ."));
             }
             2 => {

@@ -147,7 +147,7 @@ async fn a_reset_that_was_lost_is_noticed() {
     let dir = tempfile::tempdir().unwrap();
     let p = ten_batches(dir.path()).await;
     let log = open(dir.path(), small()).unwrap();
-    log.reset(p, Generation(1), Offset(0)).await.unwrap();
+    log.reset(p, Generation(1), Offset(0), bytes::Bytes::new()).await.unwrap();
     log.close().await.unwrap();
     drop(log);
     tamper(dir.path(), |writes| {
@@ -166,7 +166,7 @@ async fn a_number_is_not_given_out_again_when_older_metadata_comes_back() {
     let dir = tempfile::tempdir().unwrap();
     let p = ten_batches(dir.path()).await;
     let log = open(dir.path(), small()).unwrap();
-    log.reset(p, Generation(1), Offset(0)).await.unwrap();
+    log.reset(p, Generation(1), Offset(0), bytes::Bytes::new()).await.unwrap();
     log.append(one(p, &[batch(0, 10, 11, 5, 400), batch(10, 10, 11, 5, 400)])).await.unwrap();
     log.close().await.unwrap();
     drop(log);
@@ -176,7 +176,7 @@ async fn a_number_is_not_given_out_again_when_older_metadata_comes_back() {
         writes.put(keys::NEXT_NUMBER, records::encode_number(1));
     });
     let log = open(dir.path(), small()).unwrap();
-    log.reset(p, Generation(2), Offset(0)).await.unwrap();
+    log.reset(p, Generation(2), Offset(0), bytes::Bytes::new()).await.unwrap();
     let new = batch(0, 5, 12, 5, 50);
     log.append(one(p, std::slice::from_ref(&new))).await.unwrap();
     assert_eq!(log.read(p, Offset(0), usize::MAX).await.unwrap().batches, [new]);
@@ -240,7 +240,7 @@ async fn a_damaged_file_of_the_store_damages_a_partition_not_the_process() {
         }
     };
     assert!(matches!(damage, LogError::Damaged(_)), "{damage}");
-    log.reset(p, Generation(1), Offset(3)).await.unwrap();
+    log.reset(p, Generation(1), Offset(3), bytes::Bytes::new()).await.unwrap();
     log.append(one(p, &[batch(3, 1, 2, 5, 5)])).await.unwrap();
 }
 
@@ -259,7 +259,7 @@ async fn damage_that_a_reader_met_is_remembered_until_the_copy_is_reset() {
     drop(log);
     let log = open(dir.path(), small()).unwrap();
     assert_eq!(log.recovered()[&p].damage, Some(damage));
-    log.reset(p, Generation(1), Offset(0)).await.unwrap();
+    log.reset(p, Generation(1), Offset(0), bytes::Bytes::new()).await.unwrap();
     log.append(one(p, &[batch(0, 10, 12, 5, 400)])).await.unwrap();
     assert_eq!(log.read(p, Offset(0), usize::MAX).await.unwrap().batches.len(), 1);
     drop(log);
@@ -282,7 +282,7 @@ async fn a_store_beyond_repair_is_set_aside_and_every_copy_counts_as_damaged() {
     let found = &log.recovered()[&p];
     assert_eq!(found.damage, Some(Damage::EndBelowWitness { end: Offset(0), witness: Offset(100) }));
     assert_eq!(found.meta.highest_epoch, Epoch(10), "a promise outlives the data");
-    log.reset(p, found.generation.next(), Offset(0)).await.unwrap();
+    log.reset(p, found.generation.next(), Offset(0), bytes::Bytes::new()).await.unwrap();
     log.append(one(p, &[batch(0, 10, 12, 5, 400)])).await.unwrap();
     log.close().await.unwrap();
     drop(log);

@@ -70,7 +70,7 @@ async fn check(dir: &Path, partitions: &[LocalPartition], what: &str) -> (u32, O
         if !whole {
             let refused = log.append(one(*p, &[batch(found.end.0, 1, 1, 1, 1)])).await;
             assert!(matches!(refused, Err(LogError::DamagedCopy { .. })), "{what}: {refused:?}");
-            log.reset(*p, found.generation.next(), Offset(7)).await.unwrap();
+            log.reset(*p, found.generation.next(), Offset(7), bytes::Bytes::new()).await.unwrap();
             log.append(one(*p, &[batch(7, 1, 2, 1, 1)])).await.unwrap();
         }
     }
