@@ -35,6 +35,8 @@ mod query;
 pub mod record;
 mod replay;
 pub mod settings;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
