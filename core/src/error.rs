@@ -104,6 +104,14 @@ codes! {
     FencedInstance = 58, "FENCED_INSTANCE_ID", 82, false, "stop this member: another one with its instance id has taken its place";
     GroupSubscribed = 59, "GROUP_SUBSCRIBED_TO_TOPIC", 86, false, "stop the members that are subscribed to the topic first";
     UnstableOffset = 60, "UNSTABLE_OFFSET_COMMIT", 88, true, "ask again: a transaction is about to change the offset";
+    InvalidTransactionState = 80, "INVALID_TXN_STATE", 48, false, "correct the producer: its transaction is not in a state that allows this";
+    InvalidProducerMapping = 81, "INVALID_PRODUCER_ID_MAPPING", 49, false, "initialise the producer again: its transactional id has another producer id";
+    InvalidTransactionTimeout = 82, "INVALID_TRANSACTION_TIMEOUT", 50, false, "ask for a transaction time-out within the limit that the message names";
+    ConcurrentTransactions = 83, "CONCURRENT_TRANSACTIONS", 51, true, "ask again: the transaction before this one is still being ended";
+    TransactionCoordinatorFenced = 84, "TRANSACTION_COORDINATOR_FENCED", 52, false, "nothing: a newer coordinator of the transaction has taken over";
+    ProducerFenced = 85, "PRODUCER_FENCED", 90, false, "stop this producer: another one with its transactional id has taken its place";
+    TransactionalIdNotFound = 86, "TRANSACTIONAL_ID_NOT_FOUND", 105, false, "see the transactional ids that are in use";
+    TransactionAbortable = 87, "TRANSACTION_ABORTABLE", 120, false, "abort the transaction, and try it again";
 }
 
 impl fmt::Display for ErrorCode {

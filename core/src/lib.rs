@@ -19,6 +19,7 @@
 //! | [`detector`] | which peers are alive |
 //! | [`placement`] | which brokers hold a partition |
 //! | [`group`] | consumer groups: who is in one, who reads what, and how far they got |
+//! | [`transaction`] | transactions over several partitions: the coordinator's side and the partitions' |
 //! | [`event`] | what happened to the cluster, as it is recorded |
 //! | [`branches`] | which decisions a simulation reached |
 #![forbid(unsafe_code)]
@@ -40,6 +41,7 @@ pub mod producer;
 pub mod replica;
 pub mod retention;
 pub mod topic;
+pub mod transaction;
 
 pub use error::{Error, ErrorCode};
 pub use ids::{

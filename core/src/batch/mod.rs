@@ -21,6 +21,7 @@
 
 mod builder;
 mod compression;
+mod control;
 mod error;
 mod header;
 mod rebuild;
@@ -33,8 +34,15 @@ mod fixtures;
 #[cfg(test)]
 mod tests;
 
+/// The end of a transaction, as kafka-clients builds it.
+#[cfg(test)]
+pub(crate) fn golden_control() -> bytes::Bytes {
+    fixtures::golden("control")
+}
+
 pub use builder::{BatchBuilder, BuildOptions, ProducerStamp, Pushed};
 pub use compression::{Codec, NotACodec, compress, decompress};
+pub use control::control_batch;
 pub use error::BatchError;
 pub use header::{Attributes, BatchHeader, TimestampType};
 pub use rebuild::{empty, rebuild};

@@ -1,0 +1,6 @@
+mod bench;
+mod lifecycle;
+mod partitions;
+mod records;
+mod walk;
+mod world;
