@@ -143,7 +143,7 @@ async fn hand_over(
 /// The one batch of a partition, checked.
 fn batch(call: &Call, records: Option<Bytes>, limits: ProduceLimits) -> Result<(BatchHeader, Bytes), Refusal> {
     let cap = usize::try_from(call.parts().limits.batch_bytes_max).unwrap_or(usize::MAX);
-    let limits = ProduceLimits { max_message_bytes: limits.max_message_bytes.min(cap) };
+    let limits = ProduceLimits { max_message_bytes: limits.max_message_bytes.min(cap), ..limits };
     let bytes = records.unwrap_or_default();
     let header = validate_produce(&bytes, limits).map_err(|error| {
         let error = Error::from(error);

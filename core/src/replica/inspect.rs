@@ -8,7 +8,7 @@ use crate::partition::{Assignment, LeaderId, PartitionState};
 use crate::replica::follower::Follower;
 use crate::replica::isr::PendingWrite;
 use crate::replica::leader::Leader;
-use crate::replica::{Flow, LogTerm, Progress, Replica, Role};
+use crate::replica::{Flow, Progress, Replica, Role};
 
 /// How identities are renamed before they enter a fingerprint: two states of a cluster that
 /// differ only in which broker is which get the same one.

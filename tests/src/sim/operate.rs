@@ -10,18 +10,14 @@ use tokio::sync::mpsc;
 
 use super::load::{Load, Stage};
 use super::plan::What;
-use super::topic::Topic;
+use super::topic::{Place, Topic};
 
 /// An operator gives up hope after so many looks, 500 ms apart.
 const LOOKS_MAX: u32 = 8;
 
 impl Load {
     /// Makes the topics, and then what the plan says.
-    pub(super) async fn administer(
-        self,
-        mut orders: mpsc::UnboundedReceiver<What>,
-        retention_bytes: Option<u64>,
-    ) {
+    pub(super) async fn administer(self, mut orders: mpsc::UnboundedReceiver<What>, retention_bytes: Option<u64>) {
         let client = self.connect(1).await;
         for topic in Topic::ALL {
             create(&client, topic, retention_bytes.filter(|_| topic == Topic::Orders)).await;

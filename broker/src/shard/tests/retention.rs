@@ -76,7 +76,14 @@ impl Only {
         let header = BatchHeader::parse(&bytes).unwrap();
         let (reply, answer) = oneshot::channel();
         let reply = Box::new(move |result: Result<_, Error>| drop(reply.send(result)));
-        self.bench.input(ShardInput::Produce(ProduceCall { id: id(0), acks: Acks::All, header, bytes, reply }));
+        self.bench.input(ShardInput::Produce(ProduceCall {
+            id: id(0),
+            acks: Acks::All,
+            epoch: None,
+            header,
+            bytes,
+            reply,
+        }));
         self.bench.settle().await;
         answer.await.unwrap().unwrap();
     }

@@ -111,7 +111,14 @@ async fn an_acknowledged_record_is_below_the_end_that_is_shown() {
         tell.send((result.map(|produced| produced.base), end)).unwrap();
     });
     let header = BatchHeader::parse(&bytes).unwrap();
-    asked.bench.input(ShardInput::Produce(ProduceCall { id: id(0), acks: Acks::All, header, bytes, reply }));
+    asked.bench.input(ShardInput::Produce(ProduceCall {
+        id: id(0),
+        acks: Acks::All,
+        epoch: None,
+        header,
+        bytes,
+        reply,
+    }));
     asked.bench.settle().await;
     asked.bench.shard.end_turn();
     assert_eq!(told.try_recv().unwrap(), (Ok(Offset(0)), Some(Offset(5))));
