@@ -162,7 +162,7 @@ fn kafka_requests() -> Seeds {
     let length = i32::try_from(batch.len()).expect("it is small").to_be_bytes();
     let before = b"\0\x00\xff\xff\xff\xff\0\0\x75\x30\0\0\0\x01\0\x01t\0\0\0\x01\0\0\0\0";
     let produce = [&before[..], &length[..], &batch[..]].concat();
-    const OTHERS: [(&str, &[u8]); 5] = [
+    const OTHERS: [(&str, &[u8]); 7] = [
         ("metadata-1", b"\x03\x01\0\0\0\x01\0\x01t"),
         ("metadata-12", b"\x03\x0c\x02\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x02t\0\x01\0\0"),
         ("api-versions-3", b"\x12\x03\x02x\x02y\0"),
@@ -171,6 +171,8 @@ fn kafka_requests() -> Seeds {
             b"\x02\x00\xff\xff\xff\xff\0\0\0\x01\0\x01t\0\0\0\x01\0\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff",
         ),
         ("delete-groups-2", b"\x2a\x02\x02\x02g\0"),
+        ("delete-records-2", b"\x15\x02\x02\x02t\x02\0\0\0\0\0\0\0\0\0\0\0\x07\0\0\0\0\x75\x30\0"),
+        ("describe-log-dirs-1", b"\x23\x00\0\0\0\x01\0\x01t\0\0\0\x01\0\0\0\0"),
     ];
     let mut seeds: Seeds = OTHERS.iter().map(|(name, bytes)| ((*name).to_owned(), bytes.to_vec())).collect();
     seeds.push(("produce-3".to_owned(), produce));

@@ -1,17 +1,13 @@
 //! Deleting the oldest records of a partition.
 
-use baton_core::{Error, ErrorCode, Offset};
+use baton_core::Offset;
 use baton_proto::v1;
 use futures::future::join_all;
-use tokio::sync::oneshot;
 
 use crate::authorizer::Verb;
 use crate::context::RequestContext;
 use crate::grpc::service::GrpcService;
-use crate::shard::ShardInput;
-
-/// Partitions of one request.
-const PARTITIONS_MAX: usize = 10_000;
+use crate::serving::{PARTITIONS_MAX, delete_records};
 
 impl GrpcService {
     /// Every partition is answered: with where it begins, or with why not.
@@ -33,17 +29,7 @@ impl GrpcService {
             let (_, id) = self.locate(&topic, partition)?;
             place = Some(id);
             self.led(&topic, id)?;
-            let (reply, answer) = oneshot::channel();
-            let input = ShardInput::DeleteRecords { id, before: before.map(Offset), reply };
-            self.parts.shards.tell(id, input).await;
-            match tokio::time::timeout(context.remaining(), answer).await {
-                Ok(Ok(answer)) => answer,
-                Ok(Err(_)) => Err(Error::new(ErrorCode::ShuttingDown, "this broker is stopping")),
-                Err(_) => {
-                    let cause = "not every in-sync replica has deleted the records yet; the leader goes on";
-                    Err(Error::new(ErrorCode::RequestTimedOut, cause))
-                }
-            }
+            delete_records(&self.parts.shards, id, before.map(Offset), context.remaining()).await
         };
         let deleted = deleted.await;
         match deleted {

@@ -1,5 +1,6 @@
 //! What every request needs, and the services' entry points.
 
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,7 @@ use crate::context::{Principal, RequestContext, granted_timeout};
 use crate::coordinator::CoordinatorLink;
 use crate::group::Groups;
 use crate::internal::events::Events;
+use crate::log::Log;
 use crate::metrics::Metrics;
 use crate::net::Network;
 use crate::serving::ProducerIds;
@@ -35,6 +37,9 @@ pub struct ListenerParts {
     pub view: ClusterView,
     pub partitions: Partitions,
     pub shards: Shards,
+    pub log: Arc<dyn Log>,
+    /// The data directory.
+    pub dir: PathBuf,
     pub registry: Arc<dyn Registry>,
     pub session: watch::Receiver<SessionState>,
     pub network: Arc<dyn Network>,

@@ -32,7 +32,9 @@ pub mod service;
 pub mod table;
 
 mod api_versions;
+mod delete_records;
 mod describe_cluster;
+mod describe_log_dirs;
 mod fetch;
 mod groups;
 mod init_producer_id;

@@ -14,8 +14,8 @@ use super::guard::layout::Layout;
 use super::guard::{Malformed, check, layouts};
 use super::service::{Answer, Call, Hangup, decode};
 use super::{
-    api_versions, describe_cluster, fetch, groups, init_producer_id, list_offsets, metadata, offset_for_leader_epoch,
-    produce, topics,
+    api_versions, delete_records, describe_cluster, describe_log_dirs, fetch, groups, init_producer_id, list_offsets,
+    metadata, offset_for_leader_epoch, produce, topics,
 };
 
 type Serve = fn(Call, Bytes) -> BoxFuture<'static, Result<Answer, Hangup>>;
@@ -82,10 +82,12 @@ apis! {
     18 "ApiVersions" [0 4] API_VERSIONS ApiVersionsRequest plain!(api_versions::serve);
     19 "CreateTopics" [2 7] CREATE_TOPICS CreateTopicsRequest plain!(topics::create_topics);
     20 "DeleteTopics" [1 6] DELETE_TOPICS DeleteTopicsRequest plain!(topics::delete_topics);
+    21 "DeleteRecords" [0 2] DELETE_RECORDS DeleteRecordsRequest plain!(delete_records::serve);
     22 "InitProducerId" [0 4] INIT_PRODUCER_ID InitProducerIdRequest plain!(init_producer_id::serve);
     23 "OffsetForLeaderEpoch" [2 4] OFFSET_FOR_LEADER_EPOCH OffsetForLeaderEpochRequest plain!(offset_for_leader_epoch::serve);
     32 "DescribeConfigs" [1 4] DESCRIBE_CONFIGS DescribeConfigsRequest plain!(topics::describe_configs);
     33 "AlterConfigs" [0 2] ALTER_CONFIGS AlterConfigsRequest plain!(topics::alter_configs);
+    35 "DescribeLogDirs" [1 4] DESCRIBE_LOG_DIRS DescribeLogDirsRequest plain!(describe_log_dirs::serve);
     37 "CreatePartitions" [0 3] CREATE_PARTITIONS CreatePartitionsRequest plain!(topics::create_partitions);
     42 "DeleteGroups" [0 2] DELETE_GROUPS DeleteGroupsRequest plain!(groups::delete_groups);
     43 "ElectLeaders" [0 2] ELECT_LEADERS ElectLeadersRequest plain!(topics::elect_leaders);

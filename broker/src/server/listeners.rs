@@ -160,6 +160,8 @@ impl Assembly {
             view: shared.view.clone(),
             partitions: shared.partitions.clone(),
             shards: shared.shards.clone(),
+            log: Arc::clone(&shared.log),
+            dir: shared.config.log.dir.clone(),
             registry: Arc::clone(&shared.registry),
             session: shared.registry.session(),
             network: Arc::clone(&self.parts.network),

@@ -2,16 +2,19 @@
 //!
 //! | module | what it does |
 //! |---|---|
+//! | `deletion` | gives up the oldest records of a partition |
 //! | `finding` | topics and partitions by name, and who leads them |
 //! | [`poll`] | long polls of several partitions |
 //! | [`offsets`] | where a partition starts and ends, and offsets by time |
 //! | `producer_ids` | hands out the ids of idempotent producers |
 
+mod deletion;
 mod finding;
 pub mod offsets;
 pub mod poll;
 mod producer_ids;
 
+pub use deletion::delete_records;
 pub use producer_ids::ProducerIds;
 
 /// Partitions of one request.

@@ -143,6 +143,11 @@ pub enum ShardInput {
         before: Option<Offset>,
         reply: oneshot::Sender<Result<Offset, Error>>,
     },
+    /// How many bytes the copy takes, as its batches are stored.
+    Measure {
+        id: TopicPartition,
+        reply: oneshot::Sender<Result<u64, Error>>,
+    },
     Settings {
         id: TopicPartition,
         settings: TopicConfig,

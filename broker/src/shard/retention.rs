@@ -183,6 +183,20 @@ impl Shard {
         }
     }
 
+    /// How large a copy is. The log is looked through for it, so nothing depends on the answer.
+    pub(super) fn measure(&mut self, id: TopicPartition, reply: oneshot::Sender<Result<u64, Error>>) {
+        let Some(partition) = self.partitions.get(&id) else {
+            return drop(reply.send(Err(unknown(id))));
+        };
+        let pieces = self.parts.log.measure(partition.local, partition.replica.log_start(), u64::MAX);
+        self.running.push(Box::pin(async move {
+            let bytes = pieces.await.map(|pieces| pieces.iter().map(|piece| piece.bytes).sum());
+            // Whoever asked may be gone.
+            drop(reply.send(bytes.map_err(|error| Error::new(ErrorCode::Storage, error.to_string()))));
+            Completion::Answered
+        }));
+    }
+
     /// A client deletes what lies below `before`.
     pub(super) fn delete_records(
         &mut self,

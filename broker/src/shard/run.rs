@@ -161,6 +161,7 @@ impl Shard {
                 let _ = reply.send(partition.and_then(|partition| partition.end_of_epoch(epoch)));
             }
             ShardInput::DeleteRecords { id, before, reply } => self.delete_records(id, before, reply),
+            ShardInput::Measure { id, reply } => self.measure(id, reply),
             ShardInput::Settings { id, settings } => self.settings(id, settings),
             ShardInput::Fence { id, epoch, done } => {
                 self.step(id, Input::Fence { epoch });
