@@ -10,10 +10,11 @@ use crate::wire::{batch, cluster, produce, text, topic_name};
 
 #[test]
 fn what_is_no_request_ends_the_connection() {
-    let cases: [(&str, &[u8]); 9] = [
+    let cases: [(&str, &[u8]); 10] = [
         ("a TLS hello", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"),
         ("HTTP", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"),
         ("HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+        ("a frame over the limit", b"\x06\x40\0\x01\0\0\0\0"),
         ("no length", b"\0\0\0\0\0\0\0\0"),
         ("a negative length", b"\xff\xff\xff\xff\0\0\0\0"),
         ("the longest length", b"\x7f\xff\xff\xff\0\0\0\0"),
@@ -65,12 +66,13 @@ fn pipelined_requests_are_answered_in_order() {
     let cluster = cluster();
     cluster.create("pipeline", 1);
     let (mut wire, _) = cluster.leader("pipeline", 0);
+    let before = wire.sent();
     for n in 0..50 {
         wire.send(9, &produce("pipeline", Some(batch(&[&n.to_string()])), -1), &[]);
     }
     for n in 0..50 {
         let mut frame = wire.frame().unwrap();
-        assert_eq!(bytes::Buf::get_i32(&mut frame), n + 1);
+        assert_eq!(bytes::Buf::get_i32(&mut frame), before + n + 1);
         bytes::Buf::advance(&mut frame, 1);
         let response = m::ProduceResponse::decode(&mut frame, 9).unwrap();
         assert_eq!(response.responses[0].partition_responses[0].base_offset, i64::from(n));
@@ -113,6 +115,52 @@ fn batches_that_are_refused() {
     // What was good before and after is stored, and nothing else.
     assert_eq!(wire.produce(9, "refused", good.clone()), (0, 0));
     assert_eq!(wire.produce(9, "refused", good), (0, 1));
+}
+
+/// What is compacted needs keys; and it is not deleted by offset.
+#[test]
+fn a_compacted_topic_takes_records_with_keys_only() {
+    use m::{create_topics_request as ct, delete_records_request as dr};
+    let cluster = cluster();
+    let config =
+        ct::CreatableTopicConfig::default().with_name(text("cleanup.policy")).with_value(Some(text("compact")));
+    let topic = ct::CreatableTopic::default()
+        .with_name(topic_name("compacted"))
+        .with_num_partitions(1)
+        .with_replication_factor(3)
+        .with_configs(vec![config]);
+    let create = m::CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(30_000);
+    assert_eq!(cluster.connect().ask(7, &create).topics[0].error_code, 0);
+    let (mut wire, _) = cluster.leader("compacted", 0);
+    let mut builder = BatchBuilder::new(1 << 20);
+    let _ = builder.push(1, Some(b"k"), Some(b"v"), &[]).unwrap();
+    let _ = builder.push(1, None, Some(b"v"), &[]).unwrap();
+    let keyless = builder.build(&BuildOptions::default()).unwrap();
+    assert_eq!(wire.produce(9, "compacted", keyless).0, 87);
+    assert_eq!(wire.produce(9, "compacted", batch(&["one", "two"])), (0, 0));
+    let delete = |topic: &str, partition: i32, before: i64| {
+        let partition = dr::DeleteRecordsPartition::default().with_partition_index(partition).with_offset(before);
+        let topic = dr::DeleteRecordsTopic::default().with_name(topic_name(topic)).with_partitions(vec![partition]);
+        m::DeleteRecordsRequest::default().with_topics(vec![topic]).with_timeout_ms(30_000)
+    };
+    assert_eq!(wire.ask(2, &delete("compacted", 0, 1)).topics[0].partitions[0].error_code, 44);
+    cluster.create("deleted", 1);
+    let (mut wire, _) = cluster.leader("deleted", 0);
+    assert_eq!(wire.produce(9, "deleted", batch(&["one", "two"])), (0, 0));
+    for (what, request, code) in [
+        ("an unknown topic", delete("no-such-topic", 0, 0), 3),
+        ("an unknown partition", delete("deleted", 7, 0), 3),
+        ("beyond the high watermark", delete("deleted", 0, 3), 1),
+        ("a negative offset", delete("deleted", 0, -2), 1),
+    ] {
+        let response = wire.ask(2, &request);
+        let partition = &response.topics[0].partitions[0];
+        assert_eq!((partition.error_code, partition.low_watermark), (code, -1), "{what}");
+    }
+    let all = wire.ask(2, &delete("deleted", 0, -1));
+    assert_eq!((all.topics[0].partitions[0].error_code, all.topics[0].partitions[0].low_watermark), (0, 2));
+    let again = wire.ask(2, &delete("deleted", 0, 1));
+    assert_eq!((again.topics[0].partitions[0].error_code, again.topics[0].partitions[0].low_watermark), (0, 2));
 }
 
 /// A producer that wants no acknowledgement learns of a refusal by the end of its connection.
@@ -266,6 +314,8 @@ fn offsets_of_what_is_not_there() {
     for (what, request, code) in [
         ("an unknown topic", commit("no-such-topic", 0, "", -1), 3),
         ("an unknown partition", commit("offsets", 7, "", -1), 3),
+        ("a generation of no group", commit("offsets", 0, "nobody", 1), 22),
+        ("an offset of a group without members", commit("offsets", 0, "", -1), 0),
         ("a member that is none", commit("offsets", 0, "nobody", 1), 25),
     ] {
         let response = wire.ask(8, &request);

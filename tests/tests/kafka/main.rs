@@ -4,13 +4,17 @@
 //! |---|---|
 //! | [`wire`] | a cluster, and a client that says what it is told to say |
 //! | `versions` | every API in every version that is advertised |
+//! | `refusals` | every API in every version, about what is not there |
 //! | `bad_input` | what must not be, and the code that Kafka has for it |
 //! | `members` | a group from its first member to its last |
 //! | `clients` | kcat, confluent-kafka, kafka-python, aiokafka |
+//! | `java` | Apache Kafka's own tools |
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod bad_input;
 mod clients;
+mod java;
 mod members;
+mod refusals;
 mod versions;
 mod wire;

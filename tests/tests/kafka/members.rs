@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use kafka_protocol::messages as m;
 
-use crate::wire::{Wire, cluster, text};
+use crate::wire::{Wire, cluster, text, topic_name};
 
 /// A connection to the coordinator of a group.
 pub fn coordinator(group: &str) -> Wire {
@@ -77,4 +77,75 @@ fn one_member_joins_syncs_beats_commits_and_leaves() {
     assert_eq!(wire.ask(5, &leave).members[0].error_code, 0);
     assert_eq!(wire.ask(4, &beat(1)).error_code, 25, "it is no member any more");
     assert_eq!(wire.ask(2, &gone).results[0].error_code, 0);
+}
+
+#[test]
+fn members_that_are_out_of_order() {
+    let mut wire = coordinator("disorder");
+    let group = || m::GroupId(text("disorder"));
+    for (timeout, code) in [(1, 26), (0, 26), (i32::MAX, 26)] {
+        let request = join("disorder", "").with_session_timeout_ms(timeout);
+        assert_eq!(wire.ask(5, &request).error_code, code, "a session of {timeout} ms");
+    }
+    assert_eq!(wire.ask(5, &join("disorder", "nobody")).error_code, 25, "a member id that was never given");
+    let first = wire.ask(5, &join("disorder", "")).member_id;
+    let joined = wire.ask(5, &join("disorder", &first));
+    assert_eq!((joined.error_code, joined.generation_id), (0, 1));
+    let sync = |generation, member: &str| {
+        m::SyncGroupRequest::default()
+            .with_group_id(group())
+            .with_generation_id(generation)
+            .with_member_id(text(member))
+    };
+    assert_eq!(wire.ask(3, &sync(7, &first)).error_code, 22, "a wrong generation");
+    assert_eq!(wire.ask(3, &sync(1, "nobody")).error_code, 25);
+    let commit = |generation, member: &str| {
+        use m::offset_commit_request as oc;
+        let offset = oc::OffsetCommitRequestPartition::default().with_committed_offset(1);
+        let topic =
+            oc::OffsetCommitRequestTopic::default().with_name(topic_name("disorder")).with_partitions(vec![offset]);
+        m::OffsetCommitRequest::default()
+            .with_group_id(group())
+            .with_member_id(text(member))
+            .with_generation_id_or_member_epoch(generation)
+            .with_topics(vec![topic])
+    };
+    cluster().create("disorder", 1);
+    let code = |response: m::OffsetCommitResponse| response.topics[0].partitions[0].error_code;
+    assert_eq!(code(wire.ask(7, &commit(1, &first))), 27, "before the generation has its assignment");
+    assert_eq!(wire.ask(3, &sync(1, &first)).error_code, 0);
+    assert_eq!(code(wire.ask(7, &commit(1, &first))), 0);
+    assert_eq!(code(wire.ask(7, &commit(0, &first))), 22);
+    assert_eq!(code(wire.ask(7, &commit(-1, ""))), 25, "not from outside while it has members");
+    // Another one comes: the first has to join again before anything else.
+    let mut other = coordinator("disorder");
+    let second = other.ask(5, &join("disorder", "")).member_id;
+    other.send(5, &join("disorder", &second), &[]);
+    let beat =
+        m::HeartbeatRequest::default().with_group_id(group()).with_generation_id(1).with_member_id(first.clone());
+    let started = std::time::Instant::now();
+    while wire.ask(3, &beat).error_code != 27 {
+        assert!(started.elapsed() < crate::wire::PATIENCE, "the rebalance does not begin");
+    }
+    assert_eq!(wire.ask(3, &sync(1, &first)).error_code, 27);
+    assert_eq!(wire.ask(5, &join("disorder", &first)).error_code, 0);
+    assert_eq!(other.answer::<m::JoinGroupRequest>(5).generation_id, 2);
+}
+
+/// Of two members with one name the later stays (KIP-345).
+#[test]
+fn a_static_member_is_fenced_by_its_successor() {
+    let mut wire = coordinator("static");
+    let named = |member: &str| join("static", member).with_group_instance_id(Some(text("a")));
+    let first = wire.ask(5, &named(""));
+    assert_eq!(first.error_code, 0, "{first:?}");
+    let second = wire.ask(5, &named(""));
+    assert_ne!(first.member_id, second.member_id);
+    let beat = m::HeartbeatRequest::default()
+        .with_group_id(m::GroupId(text("static")))
+        .with_generation_id(first.generation_id)
+        .with_member_id(first.member_id.clone())
+        .with_group_instance_id(Some(text("a")));
+    assert_eq!(wire.ask(3, &beat).error_code, 82);
+    assert_eq!(wire.ask(5, &named(&first.member_id)).error_code, 82);
 }

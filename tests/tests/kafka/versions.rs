@@ -89,6 +89,31 @@ fn records(wire: &mut crate::wire::Wire, epoch: i32, seen: &mut BTreeSet<i16>) {
         partition.error_code == 0 && partition.leader_epoch == epoch && partition.end_offset >= 18
     });
     every_version!(seen, wire, 23, |_v| ended(epoch + 1), |r| r.topics[0].partitions[0].end_offset == -1);
+    sizes(wire, seen);
+}
+
+/// How large copies are, and that they get smaller.
+fn sizes(wire: &mut crate::wire::Wire, seen: &mut BTreeSet<i16>) {
+    use m::{delete_records_request as dr, describe_log_dirs_request as dl};
+    let asked = dl::DescribableLogDirTopic::default().with_topic(topic_name("versions")).with_partitions(vec![0]);
+    for asked in [Some(vec![asked]), None] {
+        let describe = m::DescribeLogDirsRequest::default().with_topics(asked);
+        every_version!(seen, wire, 35, |_v| describe.clone(), |r| {
+            let topic = r.results[0].topics.iter().find(|topic| topic.name == topic_name("versions")).unwrap();
+            let partition = topic.partitions.iter().find(|p| p.partition_index == 0).unwrap();
+            partition.partition_size > 9 * 61 && partition.offset_lag == 0 && r.results[0].log_dir.len() > 1
+        });
+    }
+    let delete = |before: i64| {
+        let partition = dr::DeleteRecordsPartition::default().with_offset(before);
+        let topic =
+            dr::DeleteRecordsTopic::default().with_name(topic_name("versions")).with_partitions(vec![partition]);
+        m::DeleteRecordsRequest::default().with_topics(vec![topic]).with_timeout_ms(30_000)
+    };
+    every_version!(seen, wire, 21, |v| delete(i64::from(v) + 1), |r| {
+        let partition = &r.topics[0].partitions[0];
+        (partition.error_code, partition.low_watermark > 0) == (0, true)
+    });
 }
 
 fn wire_topic_id(wire: &mut crate::wire::Wire) -> uuid::Uuid {

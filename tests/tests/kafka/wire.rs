@@ -9,10 +9,12 @@ use baton_coordinator::dev::{DevCluster, DevOptions};
 use baton_core::batch::{BatchBuilder, BuildOptions};
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::create_topics_request::CreatableTopic;
+use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{
-    CreateTopicsRequest, MetadataRequest, MetadataResponse, ProduceRequest, RequestHeader, TopicName,
+    CreateTopicsRequest, ListOffsetsRequest, MetadataRequest, MetadataResponse, ProduceRequest, RequestHeader,
+    TopicName,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
 use tempfile::TempDir;
@@ -62,7 +64,8 @@ impl Cluster {
         assert!([0, 36].contains(&response.topics[0].error_code), "{response:?}");
     }
 
-    /// A connection to the leader of a partition, and its epoch.
+    /// A connection to the leader of a partition, and its epoch. It leads by now: others may
+    /// hear of an election before the elected.
     pub fn leader(&self, topic: &str, partition: i32) -> (Wire, i32) {
         let started = Instant::now();
         loop {
@@ -70,7 +73,10 @@ impl Cluster {
             let found = metadata.topics[0].partitions.iter().find(|p| p.partition_index == partition);
             if let Some(known) = found.filter(|known| known.leader_id.0 >= 0) {
                 let node = metadata.brokers.iter().find(|b| b.node_id == known.leader_id).unwrap();
-                return (Wire::connect(&format!("{}:{}", node.host.as_str(), node.port)), known.leader_epoch);
+                let mut wire = Wire::connect(&format!("{}:{}", node.host.as_str(), node.port));
+                if wire.end(topic, partition).is_some() {
+                    return (wire, known.leader_epoch);
+                }
             }
             assert!(started.elapsed() < PATIENCE, "{metadata:?}");
             std::thread::sleep(Duration::from_millis(100));
@@ -101,6 +107,11 @@ impl Wire {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
         Self { stream, correlation: 0 }
+    }
+
+    /// The correlation id of the last request.
+    pub fn sent(&self) -> i32 {
+        self.correlation
     }
 
     /// Asks in this version, and reads the answer in the same.
@@ -162,6 +173,15 @@ impl Wire {
         let topics = vec![MetadataRequestTopic::default().with_name(Some(topic_name(topic)))];
         let request = MetadataRequest::default().with_topics(Some(topics)).with_allow_auto_topic_creation(false);
         self.ask(9, &request)
+    }
+
+    /// Where a partition ends; none if this broker does not know it.
+    fn end(&mut self, topic: &str, partition: i32) -> Option<i64> {
+        let asked = ListOffsetsPartition::default().with_partition_index(partition).with_timestamp(-1);
+        let topic = ListOffsetsTopic::default().with_name(topic_name(topic)).with_partitions(vec![asked]);
+        let response = self.ask(5, &ListOffsetsRequest::default().with_topics(vec![topic]));
+        let found = &response.topics[0].partitions[0];
+        (found.error_code == 0).then_some(found.offset)
     }
 
     /// Produces in this version, with acknowledgement of all; the code and the offset.
