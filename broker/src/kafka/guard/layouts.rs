@@ -40,6 +40,8 @@ pub const FETCH: Layout = Layout {
         since(7, Array(&Struct(&[between(7, 12, Text), since(13, Fixed(16)), since(7, Array(&Fixed(4)))]))),
         since(11, Text),
         tagged(0, 0, Text),
+        // What a follower says of itself; the decoder reads it of any client.
+        tagged(1, 15, Struct(&[always(Fixed(4)), always(Fixed(8))])),
     ],
 };
 
