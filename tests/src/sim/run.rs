@@ -116,7 +116,7 @@ impl Run {
         });
         let registry = RegistryWatch::of(&cluster);
         let (stage, shown) = watch::channel(Stage::Load);
-        let load = Load::new(cluster.clone(), shown);
+        let load = Load::new(cluster.clone(), shown, plan);
         let mut sim = cluster.start();
         let changes = load.add_hosts(&mut sim, plan);
         let nemesis = Nemesis::new(cluster.clone(), registry.clone(), plan);

@@ -12,7 +12,7 @@ const FOUND: &[(u64, &str)] = &[
     (2, "broker.ReadAboveHighWatermark"),
     (2, "broker.FetchOffByOne"),
     (8, "broker.ProducersLostAtRestart"),
-    (34, "broker.ProducersLostAtTruncation"),
+    (12, "broker.ProducersLostAtTruncation"),
     (5, "broker.IgnoreTombstone"),
     (4, "client.NumberRetriesAnew"),
     (1, "client.KeepMetadata"),
