@@ -8,6 +8,8 @@ const FOUND: &[(u64, &str)] = &[
     (2, "core.AckBeforeFsync"),
     (2, "core.CommitBeforeFsync"),
     (1, "core.ResumeLeadership"),
+    (2, "core.PromiseLogStartEarly"),
+    (80, "core.ForgetProducersBelowStart"),
     (1, "broker.AcknowledgeBeforeFsync"),
     (2, "broker.ReadAboveHighWatermark"),
     (2, "broker.FetchOffByOne"),
