@@ -13,12 +13,13 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tokio::sync::{mpsc, watch};
 
+use super::keyed::{self, Keyed};
 use super::plan::{Plan, What};
 use super::topic::{Place, Topic};
 use super::{SimCluster, client_name};
 
 /// A record that is not acknowledged after so long fails.
-const DELIVERY: Duration = Duration::from_secs(20);
+pub(super) const DELIVERY: Duration = Duration::from_secs(20);
 
 /// Where the run is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,6 +68,7 @@ pub(super) struct State {
     /// The ends that the last reading has to reach, and whether it did.
     pub(super) ends: BTreeMap<Place, u64>,
     pub(super) read: bool,
+    pub(super) keyed: Keyed,
 }
 
 impl State {
@@ -86,7 +88,9 @@ impl Load {
 
     /// Adds the hosts of the clients. Changes that are sent here are made by an administrator.
     pub fn add_hosts(&self, sim: &mut turmoil::Sim<'static>, plan: &Plan) -> mpsc::UnboundedSender<What> {
-        self.lock().speaking = (0..plan.producers).collect();
+        let keyed = plan.compacts.then_some(keyed::SPEAKER);
+        self.lock().speaking = (0..plan.producers).chain(keyed).collect();
+        self.lock().keyed.read = keyed.is_none();
         let (changes, orders) = mpsc::unbounded_channel();
         let orders = Arc::new(Mutex::new(Some(orders)));
         for id in 1..=super::nemesis::CLIENTS {
@@ -175,7 +179,13 @@ impl Load {
 
     #[must_use]
     pub fn has_read(&self) -> bool {
-        self.lock().read
+        let state = self.lock();
+        state.read && state.keyed.read
+    }
+
+    /// A producer has sent its last record.
+    pub(super) fn hush(&self, id: u32) {
+        self.lock().speaking.remove(&id);
     }
 
     pub(super) fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -203,6 +213,9 @@ impl Load {
         if let Some(orders) = orders {
             tokio::spawn(self.clone().administer(orders, plan.retention_bytes));
             tokio::spawn(self.clone().read_everything());
+            if plan.compacts {
+                tokio::spawn(self.clone().write_keys());
+            }
         }
         std::future::pending().await
     }
@@ -261,7 +274,7 @@ impl Load {
             self.send(&producer, id, place, sequence, value).await;
             sequence += 1;
         }
-        self.lock().speaking.remove(&id);
+        self.hush(id);
         // A producer that is dropped gives up what it has not sent; each delivery says how it went.
         let _ = producer.flush().await;
         std::future::pending::<()>().await;

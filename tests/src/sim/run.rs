@@ -165,6 +165,9 @@ impl Run {
             return Duration::ZERO;
         }
         let settled_after = self.sim.elapsed().saturating_sub(self.end);
+        if let Err(why) = self.load.check_keys(&self.registry.known()) {
+            self.cluster.violations.add(why);
+        }
         let ends = verdict::ends(&self.cluster, &self.registry.known());
         self.load.set_ends(ends);
         self.stage.send_replace(Stage::Read);
