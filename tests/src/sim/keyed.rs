@@ -224,3 +224,41 @@ async fn create(client: &Client) {
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value(text: &'static str) -> Value {
+        Some(Bytes::from_static(text.as_bytes()))
+    }
+
+    fn verdict(acknowledged: &[(u64, Value)], unknown: &[Value], there: &[(u64, Value)]) -> bool {
+        let said =
+            Said { acknowledged: acknowledged.iter().cloned().collect(), unknown: unknown.iter().cloned().collect() };
+        let records = there.iter().map(|(offset, v)| (*offset, (value("key"), v.clone()))).collect();
+        said.check(&Bytes::from_static(b"key"), &records).is_ok()
+    }
+
+    #[test]
+    fn the_last_acknowledged_word_has_to_be_there() {
+        let acknowledged = [(3, value("a")), (7, value("b"))];
+        assert!(verdict(&acknowledged, &[], &[(7, value("b"))]));
+        assert!(verdict(&acknowledged, &[], &[(3, value("a")), (7, value("b"))]));
+        assert!(!verdict(&acknowledged, &[], &[]), "lost");
+        assert!(!verdict(&acknowledged, &[], &[(3, value("a"))]), "an older one came back");
+        assert!(!verdict(&acknowledged, &[], &[(7, value("c"))]), "changed");
+        assert!(!verdict(&acknowledged, &[], &[(3, value("c")), (7, value("b"))]), "an older one changed");
+        assert!(!verdict(&acknowledged, &[], &[(9, value("c"))]), "nobody wrote it");
+        assert!(verdict(&acknowledged, &[value("c")], &[(9, value("c"))]));
+    }
+
+    #[test]
+    fn only_what_was_deleted_may_be_gone() {
+        let acknowledged = [(3, value("a")), (7, None)];
+        assert!(verdict(&acknowledged, &[], &[]));
+        assert!(verdict(&acknowledged, &[], &[(7, None)]));
+        assert!(!verdict(&acknowledged, &[], &[(3, value("a"))]), "deleted, and back again");
+        assert!(verdict(&[(3, value("a"))], &[None], &[]));
+    }
+}
