@@ -108,6 +108,7 @@ impl Shard {
     ) {
         self.flush_appends();
         let Some(partition) = self.partitions.get_mut(&id) else { return };
+        tracing::info!(partition = %id, %start, %generation, "this copy is emptied, to be filled anew");
         self.cache.remove(partition.local);
         partition.changing = Some(term);
         let saved = if producers.is_empty() { Bytes::new() } else { producers.encode() };

@@ -396,6 +396,7 @@ fn broker_config(id: u32, tight: bool) -> BrokerConfig {
         config.log.scrub_interval_ms = 1_500;
     }
     config.log.retention_check_ms = 700;
+    config.log.compaction_check_ms = 900;
     config
 }
 

@@ -6,18 +6,20 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use baton_client::{Client, Delivery, Producer, ProducerConfig, Record};
+use baton_core::TopicPartition;
 use baton_history::event::{Ack, Event, Outcome, Send};
 use baton_history::{Recorder, payload_id};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tokio::sync::{mpsc, watch};
 
+use super::keyed::{self, Keyed};
 use super::plan::{Plan, What};
 use super::topic::{Place, Topic};
 use super::{SimCluster, client_name};
 
 /// A record that is not acknowledged after so long fails.
-const DELIVERY: Duration = Duration::from_secs(20);
+pub(super) const DELIVERY: Duration = Duration::from_secs(20);
 
 /// Where the run is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,6 +40,8 @@ pub struct Load {
     pub(super) stage: watch::Receiver<Stage>,
     state: Arc<Mutex<State>>,
     seed: u64,
+    /// Old records of the orders go by size.
+    sized: bool,
 }
 
 /// One record: its producer, where it goes, and its number.
@@ -55,23 +59,38 @@ pub(super) struct State {
     acknowledged: BTreeMap<Place, BTreeMap<u32, u64>>,
     /// Where the administrator was told that each partition begins.
     pub(super) deleted: BTreeMap<Place, u64>,
+    /// Below which offset each partition may begin, since it was asked for.
+    asked: BTreeMap<Place, u64>,
     /// The highest log start that was seen of each partition.
     starts: BTreeMap<Place, u64>,
+    /// Whose copies these are.
+    ids: BTreeMap<TopicPartition, Place>,
     /// The ends that the last reading has to reach, and whether it did.
     pub(super) ends: BTreeMap<Place, u64>,
     pub(super) read: bool,
+    pub(super) keyed: Keyed,
+}
+
+impl State {
+    /// Records below are about to be deleted.
+    pub(super) fn note_asked(&mut self, place: Place, before: u64) {
+        let asked = self.asked.entry(place).or_default();
+        *asked = before.max(*asked);
+    }
 }
 
 impl Load {
     #[must_use]
-    pub fn new(cluster: SimCluster, stage: watch::Receiver<Stage>) -> Self {
-        let seed = cluster.settings.seed;
-        Self { cluster, recorder: Recorder::in_memory(), stage, state: Arc::default(), seed }
+    pub fn new(cluster: SimCluster, stage: watch::Receiver<Stage>, plan: &Plan) -> Self {
+        let (seed, sized) = (cluster.settings.seed, plan.retention_bytes.is_some());
+        Self { cluster, recorder: Recorder::in_memory(), stage, state: Arc::default(), seed, sized }
     }
 
     /// Adds the hosts of the clients. Changes that are sent here are made by an administrator.
     pub fn add_hosts(&self, sim: &mut turmoil::Sim<'static>, plan: &Plan) -> mpsc::UnboundedSender<What> {
-        self.lock().speaking = (0..plan.producers).collect();
+        let keyed = plan.compacts.then_some(keyed::SPEAKER);
+        self.lock().speaking = (0..plan.producers).chain(keyed).collect();
+        self.lock().keyed.read = keyed.is_none();
         let (changes, orders) = mpsc::unbounded_channel();
         let orders = Arc::new(Mutex::new(Some(orders)));
         for id in 1..=super::nemesis::CLIENTS {
@@ -122,28 +141,51 @@ impl Load {
         self.lock().deleted.clone()
     }
 
-    /// Takes note of where a log begins: records below may go unread.
-    pub fn note_start(&self, place: Place, start: u64) {
+    /// Takes note of where each log begins: records below may go unread. The disks say so, as
+    /// the leader that moved the start may be dead already.
+    pub fn note_starts(&self) {
         let mut state = self.lock();
-        let known = state.starts.entry(place).or_default();
-        *known = start.max(*known);
-    }
-
-    /// The highest log start of a partition that any leader has shown.
-    pub(super) fn highest_start(&self, place: Place) -> u64 {
-        let handles = self.cluster.live();
-        for handle in handles.values().flat_map(|live| live.partitions.all()) {
-            let status = *handle.status.borrow();
-            if let Some(topic) = Topic::named(&handle.topic).filter(|_| status.leads()) {
-                self.note_start(Place { topic, partition: handle.id.partition }, status.log_start.0);
+        for handle in self.cluster.live().values().flat_map(|live| live.partitions.all()) {
+            if let Some(topic) = Topic::named(&handle.topic) {
+                state.ids.insert(handle.id, Place { topic, partition: handle.id.partition });
             }
         }
+        for broker in 1..=self.cluster.settings.brokers {
+            for (id, _, start, _) in self.cluster.disk(broker).bounds() {
+                let Some(place) = state.ids.get(&id).copied() else { continue };
+                let known = state.starts.entry(place).or_default();
+                *known = start.0.max(*known);
+            }
+        }
+    }
+
+    /// The highest log start of a partition that any copy has had.
+    pub(super) fn highest_start(&self, place: Place) -> u64 {
+        self.note_starts();
         self.lock().starts.get(&place).copied().unwrap_or(0)
+    }
+
+    /// A partition that begins later than anybody asked for. What is given up by size is not
+    /// known here.
+    pub fn begins_too_late(&self) -> Option<String> {
+        self.note_starts();
+        let state = self.lock();
+        let (place, start) = state.starts.iter().find(|(place, start)| {
+            let by_size = self.sized && place.topic == Topic::Orders;
+            !by_size && **start > state.asked.get(place).copied().unwrap_or(0)
+        })?;
+        Some(format!("{place} begins at {start}, and only {:?} was asked for", state.asked.get(place)))
     }
 
     #[must_use]
     pub fn has_read(&self) -> bool {
-        self.lock().read
+        let state = self.lock();
+        state.read && state.keyed.read
+    }
+
+    /// A producer has sent its last record.
+    pub(super) fn hush(&self, id: u32) {
+        self.lock().speaking.remove(&id);
     }
 
     pub(super) fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -171,6 +213,9 @@ impl Load {
         if let Some(orders) = orders {
             tokio::spawn(self.clone().administer(orders, plan.retention_bytes));
             tokio::spawn(self.clone().read_everything());
+            if plan.compacts {
+                tokio::spawn(self.clone().write_keys());
+            }
         }
         std::future::pending().await
     }
@@ -229,7 +274,7 @@ impl Load {
             self.send(&producer, id, place, sequence, value).await;
             sequence += 1;
         }
-        self.lock().speaking.remove(&id);
+        self.hush(id);
         // A producer that is dropped gives up what it has not sent; each delivery says how it went.
         let _ = producer.flush().await;
         std::future::pending::<()>().await;

@@ -17,6 +17,7 @@
 //! | [`registry`] | the way to the registry |
 //! | [`nemesis`] | carries out a plan's faults, and mends them |
 //! | [`load`], [`consume`], [`plain`], [`operate`] | the clients |
+//! | [`keyed`] | a compacted topic |
 //! | [`watch`] | what must hold at every moment |
 //! | [`verdict`] | what must hold in the end |
 //! | [`run`] | one run from its plan to its outcome |
@@ -29,6 +30,7 @@
 pub mod cluster;
 pub mod consume;
 pub mod draw;
+pub mod keyed;
 pub mod ledger;
 pub mod load;
 pub mod mutation;

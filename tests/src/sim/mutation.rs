@@ -32,7 +32,8 @@ all! {
         AppendWithoutPreviousEpoch JoinOfAnotherProcess ExpandBeforeEpochStart ExpandAfterEpochStart
         ShrinkBeforeConfirmation IgnorePendingExpansion ForgetUnknownWrite UnversionedWrite ShrinkBelowMin
         CommitBelowMin WinnerOutsideIsr IneligibleStays AckBeforeFsync CommitBeforeFsync ForgetHighestEpoch
-        CommitBeforeEpochSaved ServeBeforeEpochSaved StateGoesBack ResumeLeadership ResumeEpoch;
+        CommitBeforeEpochSaved ServeBeforeEpochSaved StateGoesBack ResumeLeadership ResumeEpoch
+        JoinBelowLogStart PromiseLogStartEarly ForgetProducersBelowStart;
     Broker:
         AcknowledgeBeforeFsync IgnoreFsyncError IgnoreFullDisk EpochSavedEarly ReadAboveHighWatermark FetchOffByOne
         ProducersLostAtRestart ProducersLostAtTruncation BelieveDamage IgnoreTombstone LoseWatch

@@ -48,6 +48,7 @@ impl Load {
         let (start, end) = (at(At::Start).await?.flatten(), at(At::End).await?.flatten());
         let (Some(Offset(start)), Some(Offset(end))) = (start, end) else { return Ok(()) };
         let before = start + end.saturating_sub(start) * u64::from(percent) / 100;
+        self.lock().note_asked(Place { topic: Topic::Orders, partition }, before);
         let starts = admin.delete_records(topic, &[partition], Some(Offset(before))).await?;
         let told = starts.get(&partition).map_or(0, |start| start.0);
         if told < before {

@@ -17,6 +17,9 @@ const CHANGE_EVERY_MS: u64 = 7_000;
 /// In one of so many plans records are deleted.
 const DELETING_SEEDS: u64 = 3;
 
+/// In one of so many a topic is compacted.
+const COMPACTING_SEEDS: u64 = 6;
+
 /// The cluster is left alone for so long at first.
 const QUIET_MS: u64 = 3_000;
 
@@ -44,6 +47,9 @@ pub struct Plan {
     /// `retention.bytes` of the topic that everybody uses: small enough to bite.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention_bytes: Option<u64>,
+    /// There is a compacted topic, too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub compacts: bool,
     /// After so many seconds the copies of an absent broker get new homes.
     pub rehome_after_s: u64,
     pub events: Vec<Timed>,
@@ -279,6 +285,7 @@ impl Plan {
             operations_per_second: 50,
             mutation: None,
             retention_bytes: None,
+            compacts: seed % COMPACTING_SEEDS == 4,
             rehome_after_s: if draw.chance(0.3) { 8 } else { 600 },
             events: Vec::new(),
         };

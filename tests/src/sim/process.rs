@@ -70,6 +70,9 @@ impl Runner {
         child.stdin.take().context("its input")?.write_all(&serde_json::to_vec(plan)?)?;
         let output = child.wait_with_output()?;
         let text = String::from_utf8_lossy(&output.stdout);
+        if self.log.is_none() && std::env::var_os("RUST_LOG").is_some() {
+            text.lines().filter(|line| !line.starts_with('{')).for_each(|line| eprintln!("{line}"));
+        }
         let line = text.lines().find(|line| line.starts_with('{'));
         serde_json::from_str(line.with_context(|| format!("the simulation ended with {}: {text}", output.status))?)
             .context("what the simulation says")

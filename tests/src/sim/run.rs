@@ -116,7 +116,7 @@ impl Run {
         });
         let registry = RegistryWatch::of(&cluster);
         let (stage, shown) = watch::channel(Stage::Load);
-        let load = Load::new(cluster.clone(), shown);
+        let load = Load::new(cluster.clone(), shown, plan);
         let mut sim = cluster.start();
         let changes = load.add_hosts(&mut sim, plan);
         let nemesis = Nemesis::new(cluster.clone(), registry.clone(), plan);
@@ -165,6 +165,9 @@ impl Run {
             return Duration::ZERO;
         }
         let settled_after = self.sim.elapsed().saturating_sub(self.end);
+        if let Err(why) = self.load.check_keys(&self.registry.known()) {
+            self.cluster.violations.add(why);
+        }
         let ends = verdict::ends(&self.cluster, &self.registry.known());
         self.load.set_ends(ends);
         self.stage.send_replace(Stage::Read);

@@ -7,24 +7,19 @@ use std::collections::BTreeMap;
 pub const UNREACHABLE: &[(&str, &str)] = &[
     ("follower.append_does_not_continue", IN_ORDER),
     ("follower.append_while_not_ready", "a leader sends nothing before the first acknowledgement of a flow"),
-    ("follower.begins_generation", FOUND_ON_OPENING),
     ("leader.ack_beyond_what_was_sent", "only a follower that breaks the protocol acknowledges more"),
     ("leader.hello_of_damaged_member", FOUND_ON_OPENING),
     ("leader.hello_overtaken", IN_ORDER),
-    ("leader.hello_restarts_copy", NO_RETENTION),
-    ("leader.read_found_log_moved", NO_RETENTION),
     ("leader.refuses_many_waiting", "100,000 records of one partition would have to wait"),
     ("leader.refuses_not_leading", REFUSED_BEFORE),
     ("leader.refuses_while_resigning", REFUSED_BEFORE),
     ("producer.evicted", "one partition would need more producers than a log remembers"),
     ("producer.expired", "a producer is forgotten after days"),
-    ("replica.log_start_moves", NO_RETENTION),
     ("replica.refuses_while_halted", REFUSED_BEFORE),
 ];
 
 const IN_ORDER: &str = "a connection brings messages in the order in which they were sent, or breaks";
 const FOUND_ON_OPENING: &str = "a copy that lost something is found on opening, and greets as another member";
-const NO_RETENTION: &str = "nothing removes the oldest records of a log yet";
 const REFUSED_BEFORE: &str = "the shard refuses it before it asks the core";
 
 /// The branches that were never taken, apart from those that cannot be.

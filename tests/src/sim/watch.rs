@@ -276,7 +276,8 @@ impl StateWatch {
 
     /// `damaged` are brokers whose disks lost something.
     pub fn look(&mut self, damaged: &BTreeSet<u32>) {
-        if let Err(why) = self.check_brokers().and_then(|()| self.check_completeness(damaged)) {
+        let starts = self.load.begins_too_late().map_or(Ok(()), Err);
+        if let Err(why) = self.check_brokers().and(starts).and_then(|()| self.check_completeness(damaged)) {
             self.cluster.violations.add(why);
         }
     }

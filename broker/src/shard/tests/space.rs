@@ -143,28 +143,50 @@ impl Running {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn retention_gives_space_back_on_an_idle_broker() {
+/// Gives up most of a log, or all of it, and waits until the disk shows it.
+async fn gives_back(what: &str, kept: u64, give_up: impl AsyncFnOnce(&Running)) {
     let mut running = Running::start(&[("retention.ms", "-1")], true).await;
-    let bytes = mebibytes(64) << 20;
-    running.produce(bytes).await;
-    let before = disk_bytes(running.dir.path());
-    let settings = TopicConfig {
-        min_insync_replicas: 1,
-        retention_ms: None,
-        retention_bytes: Some(bytes / 8),
-        ..TopicConfig::default()
-    };
-    let began = Instant::now();
-    running.inputs.send(ShardInput::Settings { id: id(0), settings }).await.unwrap();
+    running.produce(mebibytes(64) << 20).await;
+    let (before, began) = (disk_bytes(running.dir.path()), Instant::now());
+    give_up(&running).await;
     running.status.wait_for(|status| status.log_start > Offset(0)).await.unwrap();
-    // The store keeps 32 MiB for its next journal, and a file of which the half is in use.
-    let after = running.shrinks_below(bytes / 8 + (60 << 20)).await;
-    println!("retention: {} MiB before, {} MiB after {:?}", before >> 20, after >> 20, began.elapsed());
+    // The store keeps 32 MiB for its next journal, and files of which the half is in use.
+    let after = running.shrinks_below(2 * kept + (36 << 20)).await;
+    println!("{what}: {} MiB before, {} MiB after {:?}", before >> 20, after >> 20, began.elapsed());
+}
+
+impl Running {
+    async fn retain(&self, ms: Option<u64>, bytes: Option<u64>) {
+        let settings =
+            TopicConfig { min_insync_replicas: 1, retention_ms: ms, retention_bytes: bytes, ..TopicConfig::default() };
+        self.inputs.send(ShardInput::Settings { id: id(0), settings }).await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn compaction_gives_space_back_on_an_idle_broker() {
+async fn an_idle_broker_gives_back_what_is_too_much() {
+    let kept = mebibytes(64) << 17;
+    gives_back("by size", kept, async |running| running.retain(None, Some(kept)).await).await;
+}
+
+/// The records say that they are of 1970.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_broker_gives_back_what_is_too_old() {
+    gives_back("by age", 0, async |running| running.retain(Some(1_000), None).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_broker_gives_back_what_is_deleted() {
+    gives_back("on request", 0, async |running| {
+        let (reply, answer) = oneshot::channel();
+        running.inputs.send(ShardInput::DeleteRecords { id: id(0), before: None, reply }).await.unwrap();
+        answer.await.unwrap().unwrap();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_broker_gives_back_what_is_compacted() {
     let mut running = Running::start(&[("cleanup.policy", "compact")], true).await;
     running.produce(mebibytes(64) << 20).await;
     let (before, began) = (disk_bytes(running.dir.path()), Instant::now());
