@@ -1,6 +1,6 @@
 //! A cluster whose brokers die and come back.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use baton_coordinator::dev::{DevCluster, DevOptions};
@@ -67,13 +67,16 @@ pub fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
     }
 }
 
-/// The first of the ports that the cluster takes, none of which is in use.
+/// The first of the ports that a cluster takes, none of which is in use.
 fn free_block() -> u16 {
+    // Another test of this program may be about to use those that it was given.
+    static GIVEN: Mutex<u16> = Mutex::new(0);
+    let mut given = GIVEN.lock().unwrap();
     let offsets = [0, 1, 2, 10, 11, 12, 20, 21, 22, 50, 51, 80, 81, 82];
     let free =
         |first: u16| offsets.iter().all(|offset| std::net::TcpListener::bind(("127.0.0.1", first + offset)).is_ok());
-    (11_000 + u16::try_from(std::process::id() % 50).unwrap() * 20..31_000)
-        .step_by(100)
-        .find(|first| free(*first))
-        .expect("free ports")
+    let first = (*given).max(11_000 + u16::try_from(std::process::id() % 50).unwrap() * 20);
+    let found = (first..31_000).step_by(100).find(|first| free(*first)).expect("free ports");
+    *given = found + 100;
+    found
 }
