@@ -6,11 +6,13 @@
 //! | `versions` | every API in every version that is advertised |
 //! | `bad_input` | what must not be, and the code that Kafka has for it |
 //! | `members` | a group from its first member to its last |
+//! | `transactions` | transactions of the second protocol, which librdkafka does not speak yet |
 //! | `clients` | kcat, confluent-kafka, kafka-python, aiokafka |
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod bad_input;
 mod clients;
 mod members;
+mod transactions;
 mod versions;
 mod wire;
