@@ -14,6 +14,9 @@ const QUEUE: usize = 4_096;
 /// Makes the input out of the request's number.
 pub(super) type MakeInput = Box<dyn FnOnce(RequestId) -> Input + Send>;
 
+/// Looks at a coordinator, at its time in ms since 1970.
+pub(super) type Look = Box<dyn FnOnce(&TransactionCoordinator, i64) + Send>;
+
 /// What a coordinator is asked.
 pub(super) enum Ask {
     Change {
@@ -21,7 +24,7 @@ pub(super) enum Ask {
         reply: oneshot::Sender<Answer>,
     },
     /// Look at it, at its time; the closure answers by itself.
-    Look(Box<dyn FnOnce(&TransactionCoordinator, i64) + Send>),
+    Look(Look),
 }
 
 /// The ways to the coordinators by the number of the partition; none while one reads its state.

@@ -102,8 +102,8 @@ pub struct ProducerTable {
     by_last_offset: BTreeSet<(Offset, ProducerId)>,
     producers_max: usize,
     /// Their transactions in the partition: another function of the same batches, saved and
-    /// rebuilt together with the sequence numbers.
-    transactions: TransactionTable,
+    /// rebuilt together with the sequence numbers. Boxed, for a table travels in messages.
+    transactions: Box<TransactionTable>,
 }
 
 impl Default for ProducerTable {
@@ -120,7 +120,7 @@ impl ProducerTable {
             producers: BTreeMap::new(),
             by_last_offset: BTreeSet::new(),
             producers_max: producers_max.max(1),
-            transactions: TransactionTable::default(),
+            transactions: Box::default(),
         }
     }
 
@@ -237,7 +237,7 @@ impl ProducerTable {
     /// batches are all above is found again there.
     #[must_use]
     pub fn before(&self, start: Offset) -> Self {
-        let mut before = Self { transactions: self.transactions.before(start), ..Self::new(self.producers_max) };
+        let mut before = Self { transactions: Box::new(self.transactions.before(start)), ..Self::new(self.producers_max) };
         for (id, state) in &self.producers {
             // One whose last word is a marker has no batch to go by.
             let whole = state.last_offset < start;

@@ -98,7 +98,7 @@ impl ProducerTable {
             table.insert(id, state);
         }
         if version == WITH_TRANSACTIONS {
-            table.transactions = transactions(&mut rest)?;
+            table.transactions = Box::new(transactions(&mut rest)?);
         }
         if !rest.is_empty() {
             return Err(SnapshotError::Malformed("bytes after the last producer"));
