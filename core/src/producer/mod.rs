@@ -237,7 +237,8 @@ impl ProducerTable {
     /// batches are all above is found again there.
     #[must_use]
     pub fn before(&self, start: Offset) -> Self {
-        let mut before = Self { transactions: Box::new(self.transactions.before(start)), ..Self::new(self.producers_max) };
+        let mut before =
+            Self { transactions: Box::new(self.transactions.before(start)), ..Self::new(self.producers_max) };
         for (id, state) in &self.producers {
             // One whose last word is a marker has no batch to go by.
             let whole = state.last_offset < start;
