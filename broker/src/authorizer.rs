@@ -42,6 +42,8 @@ pub enum Resource<'a> {
     Topic(&'a str),
     /// A consumer group.
     Group(&'a str),
+    /// Who may write under a transactional id.
+    TransactionalId(&'a str),
 }
 
 /// Decides whether a principal may do something.
@@ -66,6 +68,9 @@ pub trait Authorizer: Send + Sync + 'static {
             Resource::Cluster => Error::new(ErrorCode::Unauthorized, format!("{who} may not {verb} on the cluster")),
             Resource::Group(group) => {
                 Error::new(ErrorCode::Unauthorized, format!("{who} may not {verb} on the group {group}"))
+            }
+            Resource::TransactionalId(id) => {
+                Error::new(ErrorCode::Unauthorized, format!("{who} may not {verb} with the transactional id {id}"))
             }
             Resource::Topic(topic) => {
                 Error::new(ErrorCode::Unauthorized, format!("{who} may not {verb} on this topic")).topic(topic)

@@ -30,5 +30,6 @@ pub mod server;
 pub mod serving;
 pub mod shard;
 pub mod tail_cache;
+pub mod transaction;
 
 pub use server::{Broker, BrokerParts};

@@ -59,7 +59,7 @@ impl Records {
         for (at, record) in (image.start.0..).zip(&image.records) {
             let batch = self.stored(*record, at);
             if let Ok(header) = BatchHeader::parse(&batch.bytes) {
-                table.applied(&header, batch.base);
+                table.applied_batch(&header, batch.base, &batch.bytes);
             }
         }
         table

@@ -222,6 +222,8 @@ impl<'a> World<'a> {
                 self.note_commits(place)?;
                 return self.check_acknowledgement(id as u8, base);
             }
+            // No batch of a transaction is sent here.
+            Effect::Verify { .. } => {}
             Effect::Reject { .. } | Effect::HighWatermark(_) | Effect::RoleChanged => {}
             Effect::Halt(why) => return Err(Violation::new(7, format!("broker {from} halts: {why}"))),
         }

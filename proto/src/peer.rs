@@ -81,16 +81,13 @@ pub fn add_to_frame(frame: &mut v1::PeerFrame, id: TopicPartition, message: Mess
 /// What a message counts for besides its batches.
 const MESSAGE_BYTES: usize = 64;
 
-/// What one producer counts for in the reply to a Hello.
-const PRODUCER_BYTES_MAX: usize = 128;
-
 /// What one message adds to [`frame_bytes`].
 #[must_use]
 pub fn message_bytes(message: &Message) -> usize {
     match message {
         Message::Append(append) => MESSAGE_BYTES + append.batches.iter().map(|batch| batch.len()).sum::<usize>(),
         Message::HelloReply(HelloReply { verdict: HelloVerdict::RestartAt { producers, .. }, .. }) => {
-            MESSAGE_BYTES + producers.len() * PRODUCER_BYTES_MAX
+            MESSAGE_BYTES + producers.encoded_bytes_max()
         }
         _ => MESSAGE_BYTES,
     }

@@ -345,6 +345,7 @@ fn first_status(member: Member, opened: &Opened) -> PartitionStatus {
         log_end: opened.recovered.end,
         high_watermark: Offset::ZERO,
         latest: None,
+        last_stable: Offset::ZERO,
         in_sync: 0,
         assigned: 0,
         damaged: opened.recovered.damaged,

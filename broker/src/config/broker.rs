@@ -39,6 +39,8 @@ settings! {
         kafka: KafkaConfig = KafkaConfig::default();
         /// Consumer groups.
         groups: GroupsConfig = GroupsConfig::default();
+        /// What coordinators of transactions allow and remember.
+        transactions: TransactionsConfig = TransactionsConfig::default();
     }
 }
 
@@ -234,6 +236,22 @@ settings! {
     }
 }
 
+settings! {
+    /// What coordinators of transactions allow and remember. All brokers should have the same.
+    pub struct TransactionsConfig {
+        /// Partitions of the topic that holds the transactional ids, when it is made; changed later, it has no effect. Each can be led by another broker, and costs what a partition costs.
+        partitions: u32 = 12;
+        /// The longest time-out that a producer may ask for its transactions, in ms (Kafka's `transaction.max.timeout.ms`).
+        timeout_ms_max: u32 = 900_000;
+        /// A transactional id that nobody used for so long is forgotten, in ms (Kafka's `transactional.id.expiration.ms`).
+        id_expiration_ms: u64 = 604_800_000;
+        /// Transactional ids of one partition of that topic.
+        ids_max: u32 = 10_000;
+        /// Partitions of one transaction.
+        partitions_max: u32 = 10_000;
+    }
+}
+
 impl BrokerConfig {
     #[must_use]
     pub fn id(&self) -> BrokerId {
@@ -271,6 +289,7 @@ impl BrokerConfig {
         self.timing.check(problems);
         self.kafka.check(problems);
         self.groups.check(problems);
+        self.transactions.check(problems);
     }
 
     fn complete_listeners(&mut self, problems: &mut Problems) {
@@ -415,6 +434,16 @@ impl TimingConfig {
         at_least(problems, ("timing.request_ms_max", self.request_ms_max), ("timing.request_ms", self.request_ms));
         let silent_ms = self.heartbeat_ms.saturating_mul(u64::from(self.heartbeats_missed));
         at_least(problems, ("timing.lag_max_ms", self.lag_max_ms), ("heartbeat_ms × heartbeats_missed", silent_ms));
+    }
+}
+
+impl TransactionsConfig {
+    fn check(&self, problems: &mut Problems) {
+        problems.range("transactions.partitions", self.partitions, 1..=1_000);
+        problems.range("transactions.timeout_ms_max", self.timeout_ms_max, 1_000..=86_400_000);
+        problems.range("transactions.id_expiration_ms", self.id_expiration_ms, 1_000..=3_153_600_000_000);
+        problems.range("transactions.ids_max", self.ids_max, 1..=10_000_000);
+        problems.range("transactions.partitions_max", self.partitions_max, 1..=100_000);
     }
 }
 

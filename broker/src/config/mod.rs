@@ -21,7 +21,7 @@ pub mod reference;
 
 pub use broker::{
     BrokerConfig, GroupsConfig, HttpConfig, KafkaConfig, LimitsConfig, ListenerConfig, LogConfig, PeerConfig, Protocol,
-    RegistryConfig, TimingConfig,
+    RegistryConfig, TimingConfig, TransactionsConfig,
 };
 pub use check::Problems;
 pub use keys::{Key, Kind, Section, Setting};

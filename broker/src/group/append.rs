@@ -3,16 +3,19 @@
 
 use std::collections::VecDeque;
 
-use baton_core::batch::{BatchBuilder, BatchHeader, BuildOptions, Pushed, validate_produce};
+use baton_core::batch::{BatchBuilder, BatchHeader, BuildOptions, ProducerStamp, Pushed, validate_produce};
 use baton_core::group::message::Ticket;
 use baton_core::group::record::GroupRecord;
 use baton_core::replica::Acks;
 use baton_core::topic::TopicConfig;
+use baton_core::transaction::Producer;
 use baton_core::{Epoch, Error, ErrorCode, TopicPartition};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use crate::shard::{ProduceCall, ShardInput, Shards};
+use crate::shard::{InTransaction, ProduceCall, ShardInput, Shards};
+
+const NO_SEQUENCE: i32 = -1;
 
 /// What became of an append.
 pub(super) type Outcome = (Ticket, Result<(), Error>);
@@ -45,17 +48,35 @@ impl Appender {
     }
 
     /// Sends one batch; its outcome comes out of the channel.
-    pub(super) async fn append(&mut self, now_ms: i64, ticket: Ticket, records: &[GroupRecord]) {
+    pub(super) async fn append(
+        &mut self,
+        now_ms: i64,
+        ticket: Ticket,
+        records: &[GroupRecord],
+        transaction: Option<(Producer, InTransaction)>,
+    ) {
         self.under_way.push_back((ticket, None));
-        let (header, bytes) = match encode(now_ms, records, &self.settings) {
+        let (producer, transaction) = transaction.unzip();
+        let (header, bytes) = match encode(now_ms, records, producer, &self.settings) {
             Ok(batch) => batch,
             // The receiver belongs to the task that calls this.
             Err(error) => return drop(self.done.send((ticket, Err(error)))),
         };
         let done = self.done.clone();
         let reply = Box::new(move |result: Result<_, Error>| drop(done.send((ticket, result.map(|_| ())))));
-        let call = ProduceCall { id: self.id, acks: Acks::All, epoch: Some(self.epoch), header, bytes, reply };
+        let (acks, epoch) = (Acks::All, Some(self.epoch));
+        let call = ProduceCall { id: self.id, acks, epoch, transaction, header, bytes, reply };
         self.shards.tell(self.id, ShardInput::Produce(call)).await;
+    }
+
+    /// The last of those that are on their way.
+    pub(super) fn last(&self) -> Option<Ticket> {
+        self.under_way.back().map(|(ticket, _)| *ticket)
+    }
+
+    /// Whether this one and all before it were told.
+    pub(super) fn is_past(&self, ticket: Ticket) -> bool {
+        self.under_way.front().is_none_or(|(first, _)| *first > ticket)
     }
 
     /// An append of which the core has to hear that it was not taken.
@@ -79,16 +100,31 @@ impl Appender {
 
 /// Whether the records are certainly not in the log, and never will be: the coordinator may go
 /// on. Of anything else it cannot know, and has to read again what became of it.
-pub(super) fn certainly_not_stored(error: &Error) -> bool {
+pub(crate) fn certainly_not_stored(error: &Error) -> bool {
     use ErrorCode as E;
     matches!(
         error.code,
-        E::NotEnoughReplicas | E::DiskFull | E::Throttled | E::BatchTooLarge | E::FrameTooLarge | E::InvalidBatch
+        E::InvalidProducerEpoch
+            | E::InvalidProducerMapping
+            | E::InvalidTransactionState
+            | E::ConcurrentTransactions
+            | E::TransactionAbortable
+            | E::NotEnoughReplicas
+            | E::DiskFull
+            | E::Throttled
+            | E::BatchTooLarge
+            | E::FrameTooLarge
+            | E::InvalidBatch
     )
 }
 
 /// The records as one batch, as large as the topic allows.
-fn encode(now_ms: i64, records: &[GroupRecord], settings: &TopicConfig) -> Result<(BatchHeader, Bytes), Error> {
+fn encode(
+    now_ms: i64,
+    records: &[GroupRecord],
+    producer: Option<Producer>,
+    settings: &TopicConfig,
+) -> Result<(BatchHeader, Bytes), Error> {
     let limits = settings.produce_limits();
     let too_large = || {
         let cause = format!("{} records do not fit into {} bytes", records.len(), limits.max_message_bytes);
@@ -102,9 +138,14 @@ fn encode(now_ms: i64, records: &[GroupRecord], settings: &TopicConfig) -> Resul
             Ok(Pushed::Full) | Err(_) => return Err(too_large()),
         }
     }
-    let bytes = builder.build(&BuildOptions::default())?;
-    let header = validate_produce(&bytes, limits)?;
-    Ok((header, bytes))
+    let Some(Producer { id, epoch }) = producer else {
+        let bytes = builder.build(&BuildOptions::default())?;
+        return Ok((validate_produce(&bytes, limits)?, bytes));
+    };
+    // The coordinator writes in the producer's name, but knows nothing of its sequence numbers.
+    let producer = Some(ProducerStamp { id, epoch, base_sequence: NO_SEQUENCE });
+    let bytes = builder.build(&BuildOptions { producer, transactional: true, ..BuildOptions::default() })?;
+    Ok((BatchHeader::parse(&bytes)?, bytes))
 }
 
 #[cfg(test)]
@@ -134,12 +175,12 @@ mod tests {
     fn a_batch_has_every_record_with_its_key_or_is_refused() {
         let gone = |group: &str| GroupRecord::Group { group: group.to_owned(), metadata: None };
         let records = [gone("a"), gone("b")];
-        let (header, bytes) = encode(7, &records, &TopicConfig::default()).unwrap();
+        let (header, bytes) = encode(7, &records, None, &TopicConfig::default()).unwrap();
         assert_eq!(header.record_count, 2);
         let decoded = decode_records(&bytes, 1 << 20).unwrap();
         let read = decoded.iter().map(|r| GroupRecord::decode(r.key.as_deref().unwrap(), r.value.as_deref()).unwrap());
         assert_eq!(read.collect::<Vec<_>>(), records);
         let many: Vec<_> = (0..200_000).map(|n| gone(&n.to_string())).collect();
-        assert_eq!(encode(7, &many, &TopicConfig::default()).unwrap_err().code, ErrorCode::BatchTooLarge);
+        assert_eq!(encode(7, &many, None, &TopicConfig::default()).unwrap_err().code, ErrorCode::BatchTooLarge);
     }
 }

@@ -1,5 +1,5 @@
-//! Makes the groups' topic when it is first needed, as any topic is made: the coordinator of
-//! the cluster places its partitions.
+//! Makes the topic of groups, or that of transactions, when it is first needed, as any topic is
+//! made: the coordinator of the cluster places its partitions.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,7 +12,6 @@ use tokio::sync::watch;
 
 use crate::cluster::ClusterView;
 use crate::coordinator::CoordinatorLink;
-use crate::group::GROUPS_TOPIC;
 
 /// A batch has one group with all that its members say, or many offsets.
 const BATCH_BYTES_MAX: &str = "10485760";
@@ -26,28 +25,33 @@ const WITHIN: Duration = Duration::from_secs(10);
 /// After an attempt that failed.
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
 
-pub(super) struct Creation {
-    pub(super) view: ClusterView,
-    pub(super) coordinator: Arc<CoordinatorLink>,
-    pub(super) partitions: u32,
-    /// Somebody asked for a group's coordinator while there was no topic.
-    pub(super) wanted: watch::Receiver<u64>,
+pub(crate) struct Creation {
+    pub(crate) topic: &'static str,
+    pub(crate) view: ClusterView,
+    pub(crate) coordinator: Arc<CoordinatorLink>,
+    pub(crate) partitions: u32,
+    /// Somebody asked for a coordinator while there was no topic.
+    pub(crate) wanted: watch::Receiver<u64>,
 }
 
 impl Creation {
     /// Ends with the senders of `wanted`.
-    pub(super) async fn run(mut self) {
+    pub(crate) async fn run(mut self) {
         while self.wanted.changed().await.is_ok() {
-            if self.view.topic(GROUPS_TOPIC).is_some() {
+            if self.view.topic(self.topic).is_some() {
                 continue;
             }
             match tokio::time::timeout(WITHIN, self.create()).await {
-                Ok(Ok(())) => tracing::info!(partitions = self.partitions, "made the topic of the consumer groups"),
+                Ok(Ok(())) => {
+                    tracing::info!(topic = self.topic, partitions = self.partitions, "made a topic of coordinators")
+                }
                 Ok(Err(error)) if error.code == ErrorCode::TopicExists => {}
-                Ok(Err(error)) => tracing::warn!(%error, "the topic of the consumer groups cannot be made yet"),
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, topic = self.topic, "a topic of coordinators cannot be made yet")
+                }
                 Err(_) => {
                     self.coordinator.forget().await;
-                    tracing::warn!("the topic of the consumer groups was not made in time");
+                    tracing::warn!(topic = self.topic, "a topic of coordinators was not made in time");
                 }
             }
             tokio::time::sleep(AGAIN_AFTER).await;
@@ -58,11 +62,11 @@ impl Creation {
         let known = CONFIG.iter().filter(|(key, _)| ConfigKey::find(key).is_some());
         let config: HashMap<_, _> = known.map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         let request = v1::CreateTopicRequest {
-            name: GROUPS_TOPIC.to_owned(),
+            name: self.topic.to_owned(),
             partitions: Some(self.partitions),
             config,
             timeout_ms: u32::try_from(WITHIN.as_millis()).unwrap_or(u32::MAX),
-            who: "groups".to_owned(),
+            who: "coordinators".to_owned(),
             internal: true,
             ..v1::CreateTopicRequest::default()
         };

@@ -6,6 +6,7 @@ use std::time::Duration;
 use baton_core::group::message::{Answer, Commit, Identity, Input, Join, Joined, RequestId, Sync, Synced};
 use baton_core::group::offsets::Committed;
 use baton_core::group::{GROUP_ID_BYTES_MAX, GroupCoordinator, GroupDescription, GroupListing, partition_of};
+use baton_core::transaction::Producer;
 use baton_core::{BrokerId, Error, ErrorCode, TopicPartition};
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -17,6 +18,7 @@ use crate::cluster::ClusterView;
 use crate::group::GROUPS_TOPIC;
 use crate::group::requests::{CommittedAt, FetchedAt, JoinRefused, Place, PlaceResult};
 use crate::group::seats::{Ask, Seats, not_coordinator};
+use crate::shard::InTransaction;
 
 /// The longest part of a member id that its client chose, in bytes.
 const CLIENT_PART_MAX: usize = 64;
@@ -167,6 +169,20 @@ impl Groups {
     /// # Errors
     /// Those of [`Groups::describe`], for all of them; Kafka's of an OffsetCommit for each.
     pub async fn commit(&self, group: &str, commit: CommittedAt, deadline: Instant) -> Result<Vec<PlaceResult>, Error> {
+        self.commit_in(group, commit, None, deadline).await
+    }
+
+    /// The same as part of a transaction: the offsets count when it commits (KIP-98, KIP-447).
+    ///
+    /// # Errors
+    /// Those of [`Groups::commit`]; Kafka's of a TxnOffsetCommit for each.
+    pub async fn commit_in(
+        &self,
+        group: &str,
+        commit: CommittedAt,
+        transaction: Option<(Producer, InTransaction)>,
+        deadline: Instant,
+    ) -> Result<Vec<PlaceResult>, Error> {
         let CommittedAt { identity, generation, offsets } = commit;
         let mut answers = Vec::with_capacity(offsets.len());
         let (mut ids, mut places) = (Vec::new(), std::collections::BTreeMap::new());
@@ -180,15 +196,16 @@ impl Groups {
             }
         }
         let name = group.to_owned();
+        let producer = transaction.as_ref().map(|(producer, _)| (producer.id, producer.epoch));
         let make = move |request, committed_ms| {
             let committed = ids.into_iter().map(|(id, new)| {
                 let (offset, leader_epoch, metadata) = (new.offset, new.leader_epoch, new.metadata);
                 (id, Committed { offset, leader_epoch, metadata, committed_ms })
             });
             let offsets = committed.collect();
-            Input::Commit(request, name, Commit { identity, generation, offsets, transaction: None })
+            Input::Commit(request, name, Commit { identity, generation, offsets, transaction: producer })
         };
-        match self.change(group, deadline, make).await? {
+        match self.change_in(group, transaction, deadline, make).await? {
             Answer::Commit(results) => {
                 let named = |(id, result)| Some((places.get(&id)?.clone(), result));
                 answers.extend(results.into_iter().filter_map(named));
@@ -312,15 +329,58 @@ impl Groups {
         format!("{}-{id}", &chosen[..end])
     }
 
+    /// Whether the partition is one of those that hold the groups.
+    pub(crate) fn keeps(&self, at: TopicPartition) -> bool {
+        self.shared.view.topic(GROUPS_TOPIC).is_some_and(|topic| topic.id == at.topic)
+    }
+
+    /// The partition that keeps a group's offsets: it becomes part of their transaction.
+    ///
+    /// # Errors
+    /// `INVALID_GROUP_ID`; `NOT_COORDINATOR` if the topic is not there yet.
+    pub fn partition_of(&self, group: &str) -> Result<TopicPartition, Error> {
+        let partition = self.partition(group)?;
+        let topic = self.shared.view.topic(GROUPS_TOPIC).ok_or_else(not_coordinator)?;
+        Ok(TopicPartition { topic: topic.id, partition })
+    }
+
+    /// Whether a coordinator of this broker will hear what happens in its partition.
+    ///
+    /// # Errors
+    /// There is none, or it is still reading.
+    pub(crate) fn is_coordinating(&self, partition: u32) -> Result<(), Error> {
+        self.shared.seats.find(partition).map(drop)
+    }
+
+    /// A marker is in the partition: the offsets of the transaction count from now on, or never
+    /// will. Told in the order of the log.
+    ///
+    /// # Errors
+    /// The coordinator has gone, or has too much to do: the marker has to be written again.
+    pub(crate) fn transaction_ended(&self, partition: u32, producer: Producer, committed: bool) -> Result<(), Error> {
+        let ended = Input::TransactionEnded { producer: producer.id, epoch: producer.epoch, committed };
+        self.ask(partition, Ask::Do(ended))
+    }
+
     async fn change(
         &self,
         group: &str,
         deadline: Instant,
         make: impl FnOnce(RequestId, i64) -> Input + Send + 'static,
     ) -> Result<Answer, Error> {
+        self.change_in(group, None, deadline, make).await
+    }
+
+    async fn change_in(
+        &self,
+        group: &str,
+        transaction: Option<(Producer, InTransaction)>,
+        deadline: Instant,
+        make: impl FnOnce(RequestId, i64) -> Input + Send + 'static,
+    ) -> Result<Answer, Error> {
         let partition = self.partition(group)?;
         let (reply, answer) = oneshot::channel();
-        self.ask(partition, Ask::Change { make: Box::new(make), reply })?;
+        self.ask(partition, Ask::Change { make: Box::new(make), transaction, reply })?;
         answered(answer, deadline).await
     }
 

@@ -53,6 +53,7 @@ impl HostParts {
             every: Duration::from_millis(self.config.sweep_interval_ms),
         };
         let creation = Creation {
+            topic: GROUPS_TOPIC,
             view,
             coordinator: self.coordinator,
             partitions: self.config.partitions,

@@ -3,16 +3,18 @@
 
 use std::time::Duration;
 
-use baton_core::batch::decode_records;
+use baton_core::batch::{BatchHeader, decode_records};
 use baton_core::group::GroupCoordinator;
+use baton_core::group::message::Input;
 use baton_core::group::record::GroupRecord;
+use baton_core::transaction::partition::EndMarker;
 use baton_core::{Epoch, ErrorCode, Offset};
 use tokio::sync::oneshot;
 
 use crate::group::term::{Parts, serves};
 use crate::group::time::Timekeeper;
 use crate::log::StoredBatch;
-use crate::shard::{FetchCall, FetchFailure, Fetched, PartitionHandle, ShardInput};
+use crate::shard::{FetchCall, FetchFailure, Fetched, Isolation, PartitionHandle, ShardInput};
 
 /// Bytes of one read.
 const READ_BYTES: usize = 1 << 20;
@@ -85,7 +87,14 @@ async fn read_all(
 
 async fn read(parts: &Parts, handle: &PartitionHandle, epoch: Epoch, from: Offset) -> Result<Fetched, FetchFailure> {
     let (reply, answer) = oneshot::channel();
-    let call = FetchCall { id: handle.id, from, max_bytes: READ_BYTES, epoch: Some(epoch), reply };
+    let call = FetchCall {
+        id: handle.id,
+        from,
+        max_bytes: READ_BYTES,
+        epoch: Some(epoch),
+        isolation: Isolation::Uncommitted,
+        reply,
+    };
     parts.shards.tell(handle.id, ShardInput::Fetch(call)).await;
     answer.await.unwrap_or_else(|_| {
         let error = baton_core::Error::new(ErrorCode::ShuttingDown, "this broker is stopping");
@@ -96,6 +105,11 @@ async fn read(parts: &Parts, handle: &PartitionHandle, epoch: Epoch, from: Offse
 /// A record that is not understood is told in the log, and the others are kept: one that a
 /// newer version wrote is not there before the whole cluster knows it.
 fn replay(coordinator: &mut GroupCoordinator, batch: &StoredBatch, from: Offset, time: Timekeeper) {
+    let Ok(header) = BatchHeader::parse(&batch.bytes) else { return };
+    if header.attributes.control() {
+        return replay_marker(coordinator, &header, batch, time);
+    }
+    let transaction = header.attributes.transactional().then_some((header.producer_id, header.producer_epoch));
     let records = match decode_records(&batch.bytes, DECOMPRESSED_MAX) {
         Ok(records) => records,
         Err(error) => {
@@ -105,8 +119,21 @@ fn replay(coordinator: &mut GroupCoordinator, batch: &StoredBatch, from: Offset,
     };
     for record in records.iter().filter(|record| record.offset >= from) {
         match GroupRecord::decode(record.key.as_deref().unwrap_or_default(), record.value.as_deref()) {
-            Ok(record) => coordinator.replay(time.now_ms(), record, None),
+            Ok(record) => coordinator.replay(time.now_ms(), record, transaction),
             Err(error) => tracing::error!(at = %record.offset, %error, "a record of the groups' partition is skipped"),
         }
+    }
+}
+
+/// The offsets of a transaction count from here on, or never will.
+fn replay_marker(coordinator: &mut GroupCoordinator, header: &BatchHeader, batch: &StoredBatch, time: Timekeeper) {
+    match EndMarker::read(header, &batch.bytes) {
+        Ok(Some(EndMarker { producer, commit: committed, .. })) => {
+            let ended = Input::TransactionEnded { producer: producer.id, epoch: producer.epoch, committed };
+            // Nobody waits for anything yet: there is nothing to do about it.
+            drop(coordinator.step(time.now_ms(), ended));
+        }
+        Ok(None) => {}
+        Err(error) => tracing::error!(at = %batch.base, %error, "the end of a transaction is unreadable"),
     }
 }

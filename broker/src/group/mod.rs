@@ -21,7 +21,7 @@
 //! | `serving` | carries out what the core decides |
 //! | `append` | what is on its way to the log, in order |
 //! | `sweep` | which topics are gone |
-//! | `creation` | makes the topic when it is first needed |
+//! | `creation` | makes a topic of coordinators when it is first needed |
 //! | `time` | the coordinator's clock |
 
 mod append;
@@ -34,12 +34,14 @@ mod seats;
 mod serving;
 mod sweep;
 mod term;
-mod time;
+pub(crate) mod time;
 
 use baton_core::group::settings::GroupSettings;
 
 use crate::config::GroupsConfig;
 
+pub(crate) use append::certainly_not_stored;
+pub(crate) use creation::Creation;
 pub use handle::{GroupParts, Groups};
 pub use host::HostParts;
 pub use requests::{CommittedAt, FetchedAt, JoinRefused, NewOffset, Place, PlaceResult};

@@ -6,8 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use baton_core::group::GroupCoordinator;
 use baton_core::group::message::{Answer, Input, RequestId};
+use baton_core::transaction::Producer;
 use baton_core::{Error, ErrorCode};
 use tokio::sync::{mpsc, oneshot};
+
+use crate::shard::InTransaction;
 
 /// Questions that wait for one coordinator; beyond it clients are told to ask again.
 const QUEUE: usize = 4_096;
@@ -19,6 +22,8 @@ pub(super) type MakeInput = Box<dyn FnOnce(RequestId, i64) -> Input + Send>;
 pub(super) enum Ask {
     Change {
         make: MakeInput,
+        /// Offsets come as part of this transaction.
+        transaction: Option<(Producer, InTransaction)>,
         reply: oneshot::Sender<Answer>,
     },
     /// Look at it; the closure answers by itself.

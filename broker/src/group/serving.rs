@@ -1,15 +1,16 @@
 //! Carries out what the core decides for the groups of one partition, in one leader epoch.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use baton_core::group::GroupCoordinator;
-use baton_core::group::message::{Answer, Effect, Input, RequestId};
+use baton_core::group::message::{Answer, Effect, Input, RequestId, Ticket};
 use baton_core::group::record::GroupRecord;
 use baton_core::replica::RoleView;
-use baton_core::{Epoch, Error, ErrorCode};
+use baton_core::transaction::Producer;
+use baton_core::{Epoch, Error, ErrorCode, ProducerId};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -17,10 +18,13 @@ use crate::group::append::{Appender, Outcome, certainly_not_stored};
 use crate::group::seats::{Ask, Counts, SeatGuard};
 use crate::group::term::{Parts, serves};
 use crate::group::time::Timekeeper;
-use crate::shard::{PartitionHandle, PartitionStatus};
+use crate::shard::{InTransaction, PartitionHandle, PartitionStatus};
 
 /// Requests that wait for others or for the log; beyond it clients are told to ask again.
 const WAITING_MAX: usize = 50_000;
+
+/// Producers whose transactional ids are remembered until their offsets are in the log.
+const TRANSACTIONS_MAX: usize = 10_000;
 
 /// How often groups and members are counted.
 const COUNT_EVERY: Duration = Duration::from_secs(5);
@@ -41,6 +45,10 @@ pub(super) struct Serving<'a> {
     next_request: u64,
     appender: Appender,
     outcomes: mpsc::UnboundedReceiver<Outcome>,
+    /// The transactions that had offsets here, by producer: the last that came.
+    transactions: BTreeMap<ProducerId, InTransaction>,
+    /// Ends of transactions that wait until the core has heard of all that came before them.
+    ended: VecDeque<(Ticket, Input)>,
     time: Timekeeper,
 }
 
@@ -85,6 +93,8 @@ impl<'a> Serving<'a> {
             next_request: 0,
             appender,
             outcomes,
+            transactions: BTreeMap::new(),
+            ended: VecDeque::new(),
             time,
         }
     }
@@ -142,8 +152,12 @@ impl<'a> Serving<'a> {
     async fn take(&mut self, ask: Ask) {
         match ask {
             Ask::Look(look) => look(&self.coordinator),
+            Ask::Do(input @ Input::TransactionEnded { .. }) => match self.appender.last() {
+                Some(last) => self.ended.push_back((last, input)),
+                None => self.step(input).await,
+            },
             Ask::Do(input) => self.step(input).await,
-            Ask::Change { make, reply } => {
+            Ask::Change { make, transaction, reply } => {
                 if self.waiting.len() >= WAITING_MAX {
                     self.waiting.retain(|_, reply| !reply.is_closed());
                 }
@@ -155,6 +169,9 @@ impl<'a> Serving<'a> {
                 let request = RequestId(self.next_request);
                 self.next_request += 1;
                 self.waiting.insert(request, reply);
+                if let Some((producer, transaction)) = transaction {
+                    self.name(producer.id, transaction);
+                }
                 let input = make(request, self.time.now_ms());
                 self.step(input).await;
             }
@@ -185,6 +202,9 @@ impl<'a> Serving<'a> {
             }
             self.step(Input::Appended { ticket, result }).await;
         }
+        while let Some((_, input)) = self.ended.pop_front_if(|(last, _)| self.appender.is_past(*last)) {
+            self.step(input).await;
+        }
         left
     }
 
@@ -193,16 +213,30 @@ impl<'a> Serving<'a> {
         for effect in self.coordinator.step(now_ms, input) {
             match effect {
                 Effect::Answer(request, answer) => self.answer(request, answer),
-                Effect::Append { ticket, transaction: Some(_), .. } => {
-                    let cause = "transactions are not taken here";
-                    self.appender.refuse(ticket, Error::new(ErrorCode::InvalidBatch, cause));
+                Effect::Append { ticket, records, transaction: Some((id, epoch)) } => {
+                    let Some(transaction) = self.transactions.get(&id).cloned() else {
+                        let cause = "too many transactions have offsets here";
+                        self.appender.refuse(ticket, Error::new(ErrorCode::Throttled, cause));
+                        continue;
+                    };
+                    self.note(&records);
+                    let transaction = Some((Producer { id, epoch }, transaction));
+                    self.appender.append(now_ms, ticket, &records, transaction).await;
                 }
                 Effect::Append { ticket, records, transaction: None } => {
                     self.note(&records);
-                    self.appender.append(now_ms, ticket, &records).await;
+                    self.appender.append(now_ms, ticket, &records, None).await;
                 }
             }
         }
+    }
+
+    /// Remembers to which transactional id a producer belongs.
+    fn name(&mut self, producer: ProducerId, transaction: InTransaction) {
+        if self.transactions.len() >= TRANSACTIONS_MAX {
+            self.transactions.pop_first();
+        }
+        self.transactions.insert(producer, transaction);
     }
 
     fn answer(&mut self, request: RequestId, answer: Answer) {

@@ -6,24 +6,24 @@ use tokio::time::Instant;
 
 /// Sessions are counted in it, so that a clock that is set forward ends none.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Timekeeper {
+pub(crate) struct Timekeeper {
     began: Instant,
     began_ms: i64,
 }
 
 impl Timekeeper {
     /// Shows `now_ms` (since 1970) now.
-    pub(super) fn starting_at(now_ms: i64) -> Self {
+    pub(crate) fn starting_at(now_ms: i64) -> Self {
         Self { began: Instant::now(), began_ms: now_ms }
     }
 
-    pub(super) fn now_ms(&self) -> i64 {
+    pub(crate) fn now_ms(&self) -> i64 {
         let since = i64::try_from(self.began.elapsed().as_millis()).unwrap_or(i64::MAX);
         self.began_ms.saturating_add(since)
     }
 
     /// The moment at which [`Timekeeper::now_ms`] will show `at_ms`.
-    pub(super) fn at(&self, at_ms: i64) -> Instant {
+    pub(crate) fn at(&self, at_ms: i64) -> Instant {
         let after = u64::try_from(at_ms.saturating_sub(self.began_ms)).unwrap_or(0);
         // A moment that the platform cannot name is never; a month is as good.
         const FAR: Duration = Duration::from_secs(30 * 24 * 3_600);

@@ -207,7 +207,7 @@ impl ProduceStream {
         if acks == Acks::Leader {
             self.service.parts.metrics.produce_leader_only();
         }
-        let call = ProduceCall { id, acks, epoch: None, header, bytes, reply };
+        let call = ProduceCall { id, acks, epoch: None, transaction: None, header, bytes, reply };
         self.service.parts.shards.tell(id, ShardInput::Produce(call)).await;
         Ok(())
     }
@@ -319,6 +319,10 @@ pub(super) fn checked_batch(
         None => return Err(Error::new(ErrorCode::InvalidRequest, "there is neither a batch nor a record")),
     };
     let header = validate_produce(&bytes, limits)?;
+    if header.attributes.transactional() {
+        let cause = "transactions are for Kafka's clients: this protocol has no transactional ids";
+        return Err(Error::new(ErrorCode::InvalidTransactionState, cause));
+    }
     Ok((header, bytes))
 }
 

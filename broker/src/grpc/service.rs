@@ -29,6 +29,7 @@ use crate::metrics::Metrics;
 use crate::net::Network;
 use crate::serving::ProducerIds;
 use crate::shard::{PartitionHandle, Partitions, Shards};
+use crate::transaction::Transactions;
 
 /// What all listeners share.
 pub struct ListenerParts {
@@ -50,6 +51,7 @@ pub struct ListenerParts {
     /// The elected coordinator, which does what administrators ask for.
     pub coordinator: Arc<CoordinatorLink>,
     pub groups: Groups,
+    pub transactions: Transactions,
     /// What this broker's failure detector thinks of the others.
     pub env: watch::Receiver<Arc<Env>>,
     pub metrics: Metrics,

@@ -69,7 +69,7 @@ impl InternalHost {
         let header = validate_produce(&batch, handle.settings.produce_limits()).map_err(|e| place(e.into()))?;
         let (done, answer) = oneshot::channel();
         let reply = Box::new(move |result| drop(done.send(result)));
-        let call = ProduceCall { id, acks: Acks::All, epoch: None, header, bytes: batch, reply };
+        let call = ProduceCall { id, acks: Acks::All, epoch: None, transaction: None, header, bytes: batch, reply };
         self.shards.tell(id, ShardInput::Produce(call)).await;
         match tokio::time::timeout(within, answer).await {
             Ok(Ok(result)) => result.map(|produced| produced.base),

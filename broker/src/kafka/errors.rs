@@ -8,7 +8,6 @@ pub(super) const LEADER_NOT_AVAILABLE: i16 = 5;
 pub(super) const INVALID_REQUIRED_ACKS: i16 = 21;
 pub(super) const UNSUPPORTED_VERSION: i16 = 35;
 pub(super) const INVALID_REPLICA_ASSIGNMENT: i16 = 39;
-pub(super) const INVALID_TXN_STATE: i16 = 48;
 pub(super) const TRANSACTIONAL_ID_AUTHORIZATION_FAILED: i16 = 53;
 pub(super) const FETCH_SESSION_ID_NOT_FOUND: i16 = 70;
 pub(super) const OFFSET_NOT_AVAILABLE: i16 = 78;

@@ -8,9 +8,9 @@ use baton_core::{BrokerId, Epoch, Error, ErrorCode, Offset};
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::fetch_request::FetchPartition;
 use kafka_protocol::messages::fetch_response::{
-    FetchResponse, FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
+    AbortedTransaction, FetchResponse, FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
 };
-use kafka_protocol::messages::{FetchRequest, TopicName};
+use kafka_protocol::messages::{FetchRequest, ProducerId, TopicName};
 
 use super::address::wire_id;
 use super::errors;
@@ -20,7 +20,7 @@ use super::service::Call;
 use crate::authorizer::{Resource, Verb};
 use crate::serving::PARTITIONS_MAX;
 use crate::serving::poll::{PollLimits, Read, Wanted, poll};
-use crate::shard::{FetchFailure, Fetched};
+use crate::shard::{FetchFailure, Fetched, Isolation};
 
 /// The first version that names topics by id.
 const BY_ID: i16 = 13;
@@ -43,19 +43,20 @@ pub(super) async fn serve(call: &Call, request: FetchRequest) -> FetchResponse {
     if request.session_id != 0 {
         return FetchResponse::default().with_error_code(errors::FETCH_SESSION_ID_NOT_FOUND);
     }
+    let isolation = isolation(request.isolation_level);
     let mut topics = Vec::with_capacity(request.topics.len());
     let (mut slots, mut wanted) = (Vec::new(), Vec::new());
     for topic in &request.topics {
         let (name, known) = named(call, topic);
         let response = FetchableTopicResponse::default().with_topic(topic_name(&name)).with_topic_id(topic.topic_id);
         for partition in &topic.partitions {
-            let response = empty(partition.partition, request.isolation_level);
+            let response = empty(partition.partition, isolation);
             let found = match known {
                 _ if slots.len() >= PARTITIONS_MAX => {
                     Err(Error::new(ErrorCode::InvalidRequest, "a request has at most 10,000 partitions").into())
                 }
                 false => Err(Refusal { code: errors::UNKNOWN_TOPIC_ID, error: unknown_id() }),
-                true => find(call, &name, partition).map_err(Refusal::from),
+                true => find(call, &name, partition, isolation).map_err(Refusal::from),
             };
             let (response, waits) = match found {
                 Ok(found) => {
@@ -121,9 +122,13 @@ fn limits(call: &Call, request: &FetchRequest, failed: bool) -> PollLimits {
     }
 }
 
-fn empty(partition: i32, isolation_level: i8) -> PartitionData {
-    // Whoever reads committed records only is told that nothing was aborted.
-    let aborted = (isolation_level == READ_COMMITTED).then(Vec::new);
+pub(super) fn isolation(level: i8) -> Isolation {
+    if level == READ_COMMITTED { Isolation::Committed } else { Isolation::Uncommitted }
+}
+
+fn empty(partition: i32, isolation: Isolation) -> PartitionData {
+    // Whoever reads committed records only is told which transactions were aborted.
+    let aborted = (isolation == Isolation::Committed).then(Vec::new);
     PartitionData::default()
         .with_partition_index(partition)
         .with_high_watermark(-1)
@@ -134,7 +139,7 @@ fn empty(partition: i32, isolation_level: i8) -> PartitionData {
         .with_records(Some(Bytes::new()))
 }
 
-fn find(call: &Call, topic: &str, partition: &FetchPartition) -> Result<Wanted, Error> {
+fn find(call: &Call, topic: &str, partition: &FetchPartition, isolation: Isolation) -> Result<Wanted, Error> {
     call.authorize(Verb::Fetch, Resource::Topic(topic))?;
     let (_, id) = call.parts().locate(topic, partition_number(partition.partition)?)?;
     let handle = call.parts().led(topic, id)?;
@@ -144,7 +149,7 @@ fn find(call: &Call, topic: &str, partition: &FetchPartition) -> Result<Wanted, 
     };
     let max_bytes = usize::try_from(partition.partition_max_bytes).unwrap_or(0).max(1);
     let epoch = u32::try_from(partition.current_leader_epoch).ok().map(Epoch);
-    Ok(Wanted::new(handle, from, max_bytes, epoch))
+    Ok(Wanted::new(handle, from, max_bytes, epoch).isolated(isolation))
 }
 
 fn fill(call: &Call, response: PartitionData, read: Read) -> PartitionData {
@@ -155,9 +160,17 @@ fn fill(call: &Call, response: PartitionData, read: Read) -> PartitionData {
             let bytes: usize = fetched.batches.iter().map(|batch| batch.bytes.len()).sum();
             call.parts().metrics.fetch_answered(fetched.batches.len() as u64, bytes as u64);
             let end = fetched.latest.map_or(-1, Offset::to_wire);
+            let stable = fetched.latest.map_or(-1, |latest| latest.min(fetched.last_stable).to_wire());
+            let aborted = fetched.aborted.iter().map(|aborted| {
+                AbortedTransaction::default()
+                    .with_producer_id(ProducerId(aborted.producer.0))
+                    .with_first_offset(aborted.first.to_wire())
+            });
+            let aborted = response.aborted_transactions.is_some().then(|| aborted.collect());
             response
                 .with_high_watermark(end)
-                .with_last_stable_offset(end)
+                .with_last_stable_offset(stable)
+                .with_aborted_transactions(aborted)
                 .with_log_start_offset(fetched.log_start.to_wire())
                 .with_records(Some(joined(fetched, bytes)))
         }

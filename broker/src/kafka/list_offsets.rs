@@ -8,11 +8,12 @@ use kafka_protocol::messages::list_offsets_response::{
 };
 
 use super::errors;
+use super::fetch::isolation;
 use super::service::Call;
 use crate::authorizer::{Resource, Verb};
 use crate::serving::PARTITIONS_MAX;
 use crate::serving::offsets::{Found, Place, look_up};
-use crate::shard::PartitionHandle;
+use crate::shard::{Isolation, PartitionHandle};
 
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
@@ -21,18 +22,25 @@ const MAX_TIMESTAMP: i64 = -3;
 pub(super) async fn serve(call: &Call, request: ListOffsetsRequest) -> ListOffsetsResponse {
     let mut topics = Vec::with_capacity(request.topics.len());
     let mut asked = 0;
+    let isolation = isolation(request.isolation_level);
     for topic in request.topics {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for partition in topic.partitions {
             asked += 1;
-            partitions.push(one(call, &topic.name, &partition, asked > PARTITIONS_MAX).await);
+            partitions.push(one(call, &topic.name, &partition, isolation, asked > PARTITIONS_MAX).await);
         }
         topics.push(ListOffsetsTopicResponse::default().with_name(topic.name).with_partitions(partitions));
     }
     ListOffsetsResponse::default().with_topics(topics)
 }
 
-async fn one(call: &Call, topic: &str, asked: &ListOffsetsPartition, beyond: bool) -> ListOffsetsPartitionResponse {
+async fn one(
+    call: &Call,
+    topic: &str,
+    asked: &ListOffsetsPartition,
+    isolation: Isolation,
+    beyond: bool,
+) -> ListOffsetsPartitionResponse {
     let response = ListOffsetsPartitionResponse::default()
         .with_partition_index(asked.partition_index)
         .with_timestamp(-1)
@@ -41,7 +49,7 @@ async fn one(call: &Call, topic: &str, asked: &ListOffsetsPartition, beyond: boo
     let found = if beyond {
         Err(Error::new(ErrorCode::InvalidRequest, "a request has at most 10,000 partitions"))
     } else {
-        find(call, topic, asked).await
+        find(call, topic, asked, isolation).await
     };
     match found {
         Ok(found) => {
@@ -62,13 +70,14 @@ async fn one(call: &Call, topic: &str, asked: &ListOffsetsPartition, beyond: boo
     }
 }
 
-async fn find(call: &Call, topic: &str, asked: &ListOffsetsPartition) -> Result<Found, Error> {
+async fn find(call: &Call, topic: &str, asked: &ListOffsetsPartition, isolation: Isolation) -> Result<Found, Error> {
     call.authorize(Verb::Describe, Resource::Topic(topic))?;
     let partition = partition_number(asked.partition_index)?;
     let (_, id) = call.parts().locate(topic, partition)?;
     let handle = call.parts().led(topic, id)?;
     check_epoch(&handle, asked.current_leader_epoch)?;
     let place = match asked.timestamp {
+        LATEST if isolation == Isolation::Committed => Place::StableEnd,
         LATEST => Place::End,
         EARLIEST => Place::Start,
         MAX_TIMESTAMP => Place::Newest,

@@ -43,5 +43,6 @@ mod metadata;
 mod offset_for_leader_epoch;
 mod produce;
 mod topics;
+mod transactions;
 
 pub use service::KafkaService;

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use baton_core::batch::{BatchHeader, ProduceLimits, validate_produce};
 use baton_core::replica::Acks;
 use baton_core::topic::TopicName as CheckedName;
+use baton_core::transaction::Protocol;
+use baton_core::transaction::message::KnownCodes;
 use baton_core::{Error, ErrorCode, Offset};
 use bytes::Bytes;
 use kafka_protocol::messages::produce_request::PartitionProduceData;
@@ -23,10 +25,13 @@ use super::list_offsets::{leader_of, partition_number};
 use super::service::{Answer, Call, Hangup, decode};
 use crate::authorizer::{Resource, Verb};
 use crate::serving::PARTITIONS_MAX;
-use crate::shard::{ProduceCall, Produced, ShardInput};
+use crate::shard::{InTransaction, ProduceCall, Produced, ShardInput};
 
 /// The first version that tells the leader with an error (KIP-951).
 const TELLS_LEADER: i16 = 10;
+
+/// The first version that knows TRANSACTION_ABORTABLE (KIP-890).
+const KNOWS_ABORTABLE: i16 = 11;
 
 /// Why a batch was refused: the code, and the words for people.
 struct Refusal {
@@ -70,7 +75,7 @@ pub(super) async fn begin(call: Call, body: Bytes) -> Result<Answer, Hangup> {
         }
     };
     let unacknowledged = request.acks == 0;
-    let transactional = request.transactional_id.is_some();
+    let transaction = request.transactional_id.map(|id| in_transaction(&call, &id));
     let (answers, answered) = mpsc::unbounded_channel();
     let deadline = Instant::now() + call.granted(request.timeout_ms);
     let mut pending = Pending { topics: Vec::new(), slots: Vec::new(), answered, deadline };
@@ -85,9 +90,9 @@ pub(super) async fn begin(call: Call, body: Bytes) -> Result<Answer, Hangup> {
                 .with_log_append_time_ms(-1)
                 .with_log_start_offset(-1);
             let handed = match &acks {
-                Ok(_) if transactional => Err(no_transactions()),
+                Ok(Acks::Leader) if transaction.is_some() => Err(acknowledged_by_all()),
                 Ok(_) if index >= PARTITIONS_MAX => Err(too_many().into()),
-                Ok(acks) => hand_over(&call, &topic.name, data, *acks, (index, &answers)).await,
+                Ok(acks) => hand_over(&call, &topic.name, data, *acks, &transaction, (index, &answers)).await,
                 Err(refusal) => Err(Refusal { code: refusal.code, error: refusal.error.clone() }),
             };
             let waits = handed.is_ok();
@@ -106,9 +111,18 @@ pub(super) async fn begin(call: Call, body: Bytes) -> Result<Answer, Hangup> {
     }
 }
 
-fn no_transactions() -> Refusal {
-    let error = Error::new(ErrorCode::InvalidRequest, "there are no transactions in this cluster");
-    Refusal { code: errors::INVALID_TXN_STATE, error }
+/// The first version whose batches make their partition part of the transaction by themselves
+/// (KIP-890).
+const SECOND_PROTOCOL: i16 = 12;
+
+fn in_transaction(call: &Call, id: &str) -> InTransaction {
+    let protocol = if call.version >= SECOND_PROTOCOL { Protocol::Second } else { Protocol::First };
+    InTransaction { id: id.into(), protocol }
+}
+
+fn acknowledged_by_all() -> Refusal {
+    let error = Error::new(ErrorCode::InvalidRequest, "a transaction is acknowledged by all in-sync replicas");
+    Refusal { code: errors::INVALID_REQUIRED_ACKS, error }
 }
 
 fn too_many() -> Error {
@@ -120,6 +134,7 @@ async fn hand_over(
     topic: &str,
     data: PartitionProduceData,
     acks: Acks,
+    transaction: &Option<InTransaction>,
     (index, answers): (usize, &mpsc::UnboundedSender<Acknowledged>),
 ) -> Result<(), Refusal> {
     let parts = call.parts();
@@ -129,13 +144,18 @@ async fn hand_over(
     topic.parse::<CheckedName>().map_err(Error::from)?;
     let handle = parts.led(topic, id)?;
     let (header, bytes) = batch(call, data.records, handle.settings.produce_limits())?;
+    let transaction = transaction.clone().filter(|_| header.attributes.transactional());
+    if header.attributes.transactional() && transaction.is_none() {
+        let cause = "a batch of a transaction has to come with a transactional id";
+        return Err(Error::new(ErrorCode::InvalidTransactionState, cause).into());
+    }
     let answers = answers.clone();
     // Nobody waits for the answer when the connection is gone, or when none was asked for.
     let reply = Box::new(move |result| drop(answers.send((index, result))));
     if acks == Acks::Leader {
         parts.metrics.produce_leader_only();
     }
-    let produce = ProduceCall { id, acks, epoch: None, header, bytes, reply };
+    let produce = ProduceCall { id, acks, epoch: None, transaction, header, bytes, reply };
     parts.shards.tell(id, ShardInput::Produce(produce)).await;
     Ok(())
 }
@@ -149,9 +169,6 @@ fn batch(call: &Call, records: Option<Bytes>, limits: ProduceLimits) -> Result<(
         let error = Error::from(error);
         Refusal { code: errors::of_batch(&error), error }
     })?;
-    if header.attributes.transactional() {
-        return Err(no_transactions());
-    }
     Ok((header, bytes))
 }
 
@@ -166,7 +183,11 @@ async fn finish(call: Call, mut pending: Pending) -> Result<Bytes, Hangup> {
         let response = std::mem::take(&mut slot.response);
         slot.response = match result {
             Ok(produced) => acknowledged(&call, response, &pending.topics[slot.topic], produced),
-            Err(error) => refused(&call, response, &error.into()),
+            Err(error) => {
+                // Produce never had the code of fencing.
+                let known = KnownCodes { producer_fenced: false, abortable: call.version >= KNOWS_ABORTABLE };
+                refused(&call, response, &Error { code: known.nearest(error.code), ..error }.into())
+            }
         };
     }
     for slot in pending.slots.iter_mut().filter(|slot| slot.waits) {

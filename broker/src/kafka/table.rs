@@ -1,9 +1,9 @@
 //! Every API that is served, with its versions: the only source of what clients are told, of
 //! the table in the documentation, and of who serves a request.
 //!
-//! Versions are capped at what is tested, not at what the messages' types know: Produce 12
-//! would promise transactions of the second kind (KIP-890), Produce 13 and later versions of
-//! others name topics by id only.
+//! Versions are capped at what is tested, not at what the messages' types know: Produce 12,
+//! TxnOffsetCommit 5 and EndTxn 5 are transactions of the second kind (KIP-890), Produce 13 and
+//! later versions of others name topics by id only.
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -15,7 +15,7 @@ use super::guard::{Malformed, check, layouts};
 use super::service::{Answer, Call, Hangup, decode};
 use super::{
     api_versions, delete_records, describe_cluster, describe_log_dirs, fetch, groups, init_producer_id, list_offsets,
-    metadata, offset_for_leader_epoch, produce, topics,
+    metadata, offset_for_leader_epoch, produce, topics, transactions,
 };
 
 type Serve = fn(Call, Bytes) -> BoxFuture<'static, Result<Answer, Hangup>>;
@@ -66,7 +66,7 @@ macro_rules! plain {
 }
 
 apis! {
-    0 "Produce" [3 11] PRODUCE ProduceRequest |call, body| Box::pin(produce::begin(call, body));
+    0 "Produce" [3 12] PRODUCE ProduceRequest |call, body| Box::pin(produce::begin(call, body));
     1 "Fetch" [4 16] FETCH FetchRequest plain!(fetch::serve);
     2 "ListOffsets" [1 7] LIST_OFFSETS ListOffsetsRequest plain!(list_offsets::serve);
     3 "Metadata" [0 12] METADATA MetadataRequest plain!(metadata::serve);
@@ -83,8 +83,12 @@ apis! {
     19 "CreateTopics" [2 7] CREATE_TOPICS CreateTopicsRequest plain!(topics::create_topics);
     20 "DeleteTopics" [1 6] DELETE_TOPICS DeleteTopicsRequest plain!(topics::delete_topics);
     21 "DeleteRecords" [0 2] DELETE_RECORDS DeleteRecordsRequest plain!(delete_records::serve);
-    22 "InitProducerId" [0 4] INIT_PRODUCER_ID InitProducerIdRequest plain!(init_producer_id::serve);
+    22 "InitProducerId" [0 5] INIT_PRODUCER_ID InitProducerIdRequest plain!(init_producer_id::serve);
     23 "OffsetForLeaderEpoch" [2 4] OFFSET_FOR_LEADER_EPOCH OffsetForLeaderEpochRequest plain!(offset_for_leader_epoch::serve);
+    24 "AddPartitionsToTxn" [0 5] ADD_PARTITIONS_TO_TXN AddPartitionsToTxnRequest plain!(transactions::add_partitions);
+    25 "AddOffsetsToTxn" [0 4] ADD_OFFSETS_TO_TXN AddOffsetsToTxnRequest plain!(transactions::add_offsets);
+    26 "EndTxn" [0 5] END_TXN EndTxnRequest plain!(transactions::end);
+    28 "TxnOffsetCommit" [0 5] TXN_OFFSET_COMMIT TxnOffsetCommitRequest plain!(transactions::commit_offsets);
     32 "DescribeConfigs" [1 4] DESCRIBE_CONFIGS DescribeConfigsRequest plain!(topics::describe_configs);
     33 "AlterConfigs" [0 2] ALTER_CONFIGS AlterConfigsRequest plain!(topics::alter_configs);
     35 "DescribeLogDirs" [1 4] DESCRIBE_LOG_DIRS DescribeLogDirsRequest plain!(describe_log_dirs::serve);
@@ -96,6 +100,9 @@ apis! {
     46 "ListPartitionReassignments" [0 0] LIST_PARTITION_REASSIGNMENTS ListPartitionReassignmentsRequest plain!(topics::list_partition_reassignments);
     47 "OffsetDelete" [0 0] OFFSET_DELETE OffsetDeleteRequest plain!(groups::offset_delete);
     60 "DescribeCluster" [0 1] DESCRIBE_CLUSTER DescribeClusterRequest plain!(describe_cluster::serve);
+    61 "DescribeProducers" [0 0] DESCRIBE_PRODUCERS DescribeProducersRequest plain!(transactions::describe_producers);
+    65 "DescribeTransactions" [0 0] DESCRIBE_TRANSACTIONS DescribeTransactionsRequest plain!(transactions::describe);
+    66 "ListTransactions" [0 1] LIST_TRANSACTIONS ListTransactionsRequest plain!(transactions::list);
     75 "DescribeTopicPartitions" [0 0] DESCRIBE_TOPIC_PARTITIONS DescribeTopicPartitionsRequest plain!(topics::describe_topic_partitions);
 }
 

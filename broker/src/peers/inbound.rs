@@ -8,16 +8,19 @@ use std::time::Duration;
 use async_trait::async_trait;
 use baton_core::detector::Observation;
 use baton_core::replica::{Input, Message};
-use baton_core::{BrokerId, DiskId, Error, ErrorCode, Incarnation, TopicPartition};
+use baton_core::transaction::Producer;
+use baton_core::transaction::partition::EndMarker;
+use baton_core::{BrokerId, DiskId, Error, ErrorCode, Incarnation, ProducerEpoch, ProducerId, TopicPartition};
 use baton_proto::peer::{disk_from_wire, disk_to_wire, key_from_wire, messages};
 use baton_proto::v1::peer_server::Peer;
 use baton_proto::v1::{
-    AppendInternalRequest, AppendInternalResponse, FenceRequest, FenceResponse, LinkOpen, LinkReply, LinkWelcome,
-    PeerFrame, ResignRequest, ResignResponse, SuspectRequest, SuspectResponse, link_reply,
+    AppendInternalRequest, AppendInternalResponse, FenceRequest, FenceResponse, JoinTransactionRequest,
+    JoinTransactionResponse, LinkOpen, LinkReply, LinkWelcome, MarkerResult, PeerFrame, ResignRequest, ResignResponse,
+    SuspectRequest, SuspectResponse, WriteMarkersRequest, WriteMarkersResponse, link_reply,
 };
 use futures::Stream;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -25,6 +28,7 @@ use crate::internal::InternalHost;
 use crate::peers::detection::DetectionHandle;
 use crate::peers::link::PEER_PROTOCOL;
 use crate::shard::{ShardInput, Shards};
+use crate::transaction::{Marking, Transactions, join};
 
 /// A link that says nothing for so long is closed: heartbeats come several times a second.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
@@ -41,6 +45,8 @@ pub struct PeerService {
     pub shards: Shards,
     pub detection: DetectionHandle,
     pub internal: Arc<InternalHost>,
+    pub transactions: Transactions,
+    pub marking: Marking,
 }
 
 /// Who is at the other end of a link.
@@ -123,6 +129,18 @@ async fn tell_shards(shards: &Shards, from: BrokerId, messages: Vec<(TopicPartit
     }
 }
 
+#[allow(clippy::result_large_err, reason = "tonic's status")]
+fn producer(id: i64, epoch: i32) -> Result<Producer, Status> {
+    let epoch = i16::try_from(epoch).ok().filter(|epoch| *epoch >= 0 && id >= 0);
+    let epoch = epoch.ok_or_else(|| Status::invalid_argument("a producer has an id and an epoch from 0 on"))?;
+    Ok(Producer { id: ProducerId(id), epoch: ProducerEpoch(epoch) })
+}
+
+/// At most a minute from now.
+fn deadline(timeout_ms: u32) -> Instant {
+    Instant::now() + Duration::from_millis(u64::from(timeout_ms.clamp(1, 60_000)))
+}
+
 #[async_trait]
 impl Peer for PeerService {
     type LinkStream = Pin<Box<dyn Stream<Item = Result<LinkReply, Status>> + Send>>;
@@ -180,6 +198,34 @@ impl Peer for PeerService {
             generation: copy.map(|(generation, _)| generation.0),
             end_offset: copy.map(|(_, end)| end.0),
         }))
+    }
+
+    async fn join_transaction(
+        &self,
+        request: Request<JoinTransactionRequest>,
+    ) -> Result<Response<JoinTransactionResponse>, Status> {
+        let JoinTransactionRequest { transactional_id, producer_id, producer_epoch, key, add, timeout_ms } =
+            request.into_inner();
+        let at = key_from_wire(key.as_ref()).map_err(|e| Status::invalid_argument(e.to_string()))?;
+        let producer = producer(producer_id, producer_epoch)?;
+        let deadline = deadline(timeout_ms);
+        let joined = join(&self.transactions, &transactional_id, producer, at, add, deadline).await;
+        Ok(Response::new(JoinTransactionResponse { error: joined.err().map(|error| (&error).into()) }))
+    }
+
+    async fn write_markers(
+        &self,
+        request: Request<WriteMarkersRequest>,
+    ) -> Result<Response<WriteMarkersResponse>, Status> {
+        let WriteMarkersRequest { producer_id, producer_epoch, commit, coordinator_epoch, raised, keys, timeout_ms } =
+            request.into_inner();
+        let places: Result<Vec<_>, _> = keys.iter().map(|key| key_from_wire(Some(key))).collect();
+        let places = places.map_err(|e| Status::invalid_argument(e.to_string()))?;
+        let producer = producer(producer_id, producer_epoch)?;
+        let marker = EndMarker { producer, commit, coordinator_epoch: baton_core::Epoch(coordinator_epoch) };
+        let written = self.marking.write(marker, raised, &places, deadline(timeout_ms)).await;
+        let result = |result: Result<(), Error>| MarkerResult { error: result.err().map(|error| (&error).into()) };
+        Ok(Response::new(WriteMarkersResponse { results: written.into_iter().map(result).collect() }))
     }
 
     async fn resign(&self, request: Request<ResignRequest>) -> Result<Response<ResignResponse>, Status> {

@@ -31,7 +31,10 @@ use crate::peers::{Detection, DetectionHandle, LinkParts, Links, PeerSender};
 use crate::server::listeners::Bound;
 use crate::server::readiness::measure;
 use crate::server::{BrokerError, BrokerParts, FEATURES, SessionMemory, Shared};
-use crate::shard::{self, CompactionConfig, Partitions, RetentionConfig, ScrubConfig, ShardInput, ShardParts, Shards};
+use crate::shard::{
+    self, CompactionConfig, Partitions, RetentionConfig, ScrubConfig, ShardInput, ShardParts, Shards, VerifyCall,
+};
+use crate::transaction::{self, Marking, PeerCalls, TransactionParts, Transactions, Verifier};
 
 /// The pieces on their way to becoming a broker.
 pub(super) struct Assembly {
@@ -67,12 +70,16 @@ impl Assembly {
         let (loaded, loaded_shown) = watch::channel(false);
         let view = ClusterView::new(brokers_shown.clone());
         let groups = GroupParts { me: config.id(), view: view.clone(), seed: parts.seed.split("members") };
+        let groups = Groups::new(groups);
+        let shards = Shards::new(senders);
         let shared = Shared {
             me: config.id(),
+            transactions: Transactions::new(TransactionParts { me: config.id(), view: view.clone() }),
+            marking: Marking::new(shards.clone(), groups.clone()),
             view,
-            groups: Groups::new(groups),
+            groups,
             partitions: Partitions::default(),
-            shards: Shards::new(senders),
+            shards,
             registry: Arc::clone(&parts.registry),
             coordinator: Arc::new(CoordinatorLink::new(
                 Arc::clone(&parts.registry),
@@ -143,8 +150,9 @@ impl Assembly {
             Ok(())
         });
         self.run_groups(&mut tasks);
+        let verifier = self.run_transactions(&mut tasks);
         tasks.spawn(measure(shared.clone()));
-        self.run_shards_and_cluster(calls, called, fatal, &mut tasks);
+        self.run_shards_and_cluster(calls, called, fatal, verifier, &mut tasks);
         (shared, tasks, failed)
     }
 
@@ -153,6 +161,7 @@ impl Assembly {
         calls: mpsc::UnboundedSender<crate::shard::input::RegistryCall>,
         called: mpsc::UnboundedReceiver<crate::shard::input::RegistryCall>,
         fatal: mpsc::UnboundedSender<String>,
+        verifier: mpsc::UnboundedSender<VerifyCall>,
         tasks: &mut JoinSet<Result<(), BrokerError>>,
     ) {
         let shared = &self.shared;
@@ -166,6 +175,7 @@ impl Assembly {
                 log: Arc::clone(&shared.log),
                 peers: self.sender.clone(),
                 registry: calls.clone(),
+                verifier: verifier.clone(),
                 env: shared.env.clone(),
                 clock: Arc::clone(&self.parts.clock),
                 monotonic: self.monotonic,
@@ -234,6 +244,34 @@ impl Assembly {
             host.run(stop).await;
             Ok(())
         });
+    }
+
+    /// Coordinates transactions; returns where shards ask about them.
+    fn run_transactions(&self, tasks: &mut JoinSet<Result<(), BrokerError>>) -> mpsc::UnboundedSender<VerifyCall> {
+        let shared = &self.shared;
+        let connect = Duration::from_millis(shared.config.timing.connect_ms);
+        let peers = Arc::new(PeerCalls::new(shared.view.clone(), Arc::clone(&self.parts.network), connect));
+        let host = transaction::HostParts {
+            transactions: shared.transactions.clone(),
+            settings: transaction::settings(&shared.config.transactions),
+            partition_count: shared.config.transactions.partitions,
+            shards: shared.shards.clone(),
+            partitions: shared.partitions.clone(),
+            registry: Arc::clone(&shared.registry),
+            coordinator: Arc::clone(&shared.coordinator),
+            clock: Arc::clone(&self.parts.clock),
+            marking: shared.marking.clone(),
+            peers: Arc::clone(&peers),
+        };
+        let (calls, asked) = mpsc::unbounded_channel();
+        let (transactions, shards) = (shared.transactions.clone(), shared.shards.clone());
+        let verifier = Verifier { transactions, peers, shards, asked };
+        let stop = shared.stop.clone();
+        tasks.spawn(async move {
+            tokio::join!(host.run(stop.clone()), verifier.run(stop));
+            Ok(())
+        });
+        calls
     }
 
     fn run_membership(&self, tasks: &mut JoinSet<Result<(), BrokerError>>) {

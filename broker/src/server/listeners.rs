@@ -100,6 +100,8 @@ impl Assembly {
             shards: shared.shards.clone(),
             detection: detection.clone(),
             internal: Arc::clone(internal),
+            transactions: shared.transactions.clone(),
+            marking: shared.marking.clone(),
         };
         let acceptor = self.acceptor(bound.peer, "peer", connections(limits.peer_connections), HTTP2_PREFACE_BYTES);
         tasks.spawn(serve_peers(acceptor, peer, self.server(), shared.stop.clone()));
@@ -176,6 +178,7 @@ impl Assembly {
             events: events.clone(),
             coordinator: Arc::clone(&shared.coordinator),
             groups: shared.groups.clone(),
+            transactions: shared.transactions.clone(),
             env: shared.env.clone(),
             metrics: shared.metrics.clone(),
             limits: limits.clone(),

@@ -36,6 +36,7 @@ use crate::server::drain::{checkpoint, drain};
 use crate::server::listeners::bind;
 use crate::server::readiness::Probe;
 use crate::shard::{Partitions, Shards};
+use crate::transaction::{Marking, Transactions};
 
 /// The feature level that this version writes and the newest that it reads.
 const FEATURES: FeatureRange = FeatureRange { min: 1, max: 1 };
@@ -107,6 +108,9 @@ struct Shared {
     registry: Arc<dyn Registry>,
     coordinator: Arc<CoordinatorLink>,
     groups: Groups,
+    transactions: Transactions,
+    /// The way of markers into the partitions that are led here.
+    marking: Marking,
     sessions: Arc<SessionPool>,
     log: Arc<dyn Log>,
     env: watch::Receiver<Arc<Env>>,

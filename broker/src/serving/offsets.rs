@@ -5,7 +5,7 @@ use baton_core::replica::StoredBatch;
 use baton_core::{Epoch, Error, ErrorCode, Offset};
 use tokio::sync::oneshot;
 
-use crate::shard::{FetchCall, PartitionHandle, ShardInput, Shards};
+use crate::shard::{FetchCall, Isolation, PartitionHandle, ShardInput, Shards};
 
 /// What one batch may inflate to while its records are looked at.
 const DECOMPRESSED_MAX: usize = 64 << 20;
@@ -15,6 +15,8 @@ const DECOMPRESSED_MAX: usize = 64 << 20;
 pub enum Place {
     Start,
     End,
+    /// The end of what is decided for good.
+    StableEnd,
     /// The first record that is as late or later, in ms since 1970.
     Time(i64),
     /// The record with the greatest timestamp (KIP-734).
@@ -43,6 +45,7 @@ pub async fn look_up(shards: &Shards, handle: &PartitionHandle, place: Place) ->
     match place {
         Place::Start => Ok(at(status.log_start)),
         Place::End => Ok(at(end(status.latest)?)),
+        Place::StableEnd => Ok(at(end(status.latest)?.min(status.last_stable))),
         Place::Time(time) => Search { shards, handle }.first_since(time).await,
         Place::Newest => Search { shards, handle }.newest().await,
     }
@@ -99,7 +102,8 @@ impl Search<'_> {
 
     async fn read_batch(&self, from: Offset) -> Result<Option<StoredBatch>, Error> {
         let (reply, answer) = oneshot::channel();
-        let call = FetchCall { id: self.handle.id, from, max_bytes: 1, epoch: None, reply };
+        let call =
+            FetchCall { id: self.handle.id, from, max_bytes: 1, epoch: None, isolation: Isolation::Uncommitted, reply };
         self.shards.tell(self.handle.id, ShardInput::Fetch(call)).await;
         match answer.await {
             Ok(Ok(fetched)) => Ok(fetched.batches.into_iter().next()),

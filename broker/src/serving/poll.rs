@@ -7,7 +7,7 @@ use futures::future::select_all;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use crate::shard::{FetchCall, FetchFailure, Fetched, PartitionHandle, ShardInput, Shards};
+use crate::shard::{FetchCall, FetchFailure, Fetched, Isolation, PartitionHandle, PartitionStatus, ShardInput, Shards};
 
 /// One partition to read, which this broker led when it was looked at last.
 #[derive(Clone, Debug)]
@@ -16,6 +16,7 @@ pub struct Wanted {
     from: Offset,
     max_bytes: usize,
     epoch: Option<Epoch>,
+    isolation: Isolation,
     /// What the last reading could see: below it there is nothing new.
     seen: Offset,
 }
@@ -25,7 +26,13 @@ impl Wanted {
     /// even above it), if the leader's epoch is the one that the reader knows.
     #[must_use]
     pub fn new(handle: PartitionHandle, from: Offset, max_bytes: usize, epoch: Option<Epoch>) -> Self {
-        Self { handle, from, max_bytes, epoch, seen: from }
+        Self { handle, from, max_bytes, epoch, isolation: Isolation::Uncommitted, seen: from }
+    }
+
+    /// The same for a reader who wants this.
+    #[must_use]
+    pub fn isolated(self, isolation: Isolation) -> Self {
+        Self { isolation, ..self }
     }
 }
 
@@ -78,12 +85,15 @@ async fn read_once(shards: &Shards, wanted: &mut [Wanted], max_bytes: usize) -> 
         let (reply, answer) = oneshot::channel();
         let id = one.handle.id;
         let max_bytes = one.max_bytes.min(left.max(1));
-        let call = FetchCall { id, from: one.from, max_bytes, epoch: one.epoch, reply };
+        let call = FetchCall { id, from: one.from, max_bytes, epoch: one.epoch, isolation: one.isolation, reply };
         shards.tell(id, ShardInput::Fetch(call)).await;
         let result = answer.await.unwrap_or_else(|_| Err(stopping()));
         match &result {
             Ok(fetched) => {
-                one.seen = one.seen.max(fetched.high_watermark);
+                one.seen = one.seen.max(match one.isolation {
+                    Isolation::Uncommitted => fetched.high_watermark,
+                    Isolation::Committed => fetched.last_stable,
+                });
                 reading.bytes += fetched.batches.iter().map(|batch| batch.bytes.len()).sum::<usize>();
             }
             Err(_) => reading.failed = true,
@@ -101,10 +111,14 @@ fn stopping() -> FetchFailure {
 /// Until more can be read than the last reading saw, or a partition changed hands or closed.
 async fn news(wanted: &mut [Wanted]) {
     let waits = wanted.iter_mut().map(|one| {
-        let (seen, epoch) = (one.seen, one.handle.status.borrow().epoch);
+        let (seen, epoch, isolation) = (one.seen, one.handle.status.borrow().epoch, one.isolation);
+        let end = move |s: &PartitionStatus| match isolation {
+            Isolation::Uncommitted => s.high_watermark,
+            Isolation::Committed => s.last_stable,
+        };
         Box::pin(async move {
             // A partition that closes is news, too.
-            let _ = one.handle.status.wait_for(|s| s.high_watermark > seen || !s.leads() || s.epoch != epoch).await;
+            let _ = one.handle.status.wait_for(|s| end(s) > seen || !s.leads() || s.epoch != epoch).await;
         })
     });
     select_all(waits).await;
@@ -117,8 +131,6 @@ mod tests {
     use tokio::sync::watch;
 
     use super::*;
-    use crate::shard::PartitionStatus;
-
     fn status(high_watermark: u64) -> PartitionStatus {
         PartitionStatus {
             role: RoleView::Leader { resigning: false },
@@ -129,6 +141,7 @@ mod tests {
             log_end: Offset(9),
             high_watermark: Offset(high_watermark),
             latest: Some(Offset(high_watermark)),
+            last_stable: Offset(high_watermark),
             in_sync: 1,
             assigned: 1,
             damaged: false,

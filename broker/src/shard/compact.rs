@@ -17,6 +17,7 @@ use std::time::Duration;
 use baton_core::compaction::{Cleaned, OffsetMap, Rules, clean, index};
 use baton_core::replica::{Input, LogTerm, RoleView};
 use baton_core::topic::TopicConfig;
+use baton_core::transaction::partition::AbortedTransaction;
 use baton_core::{Epoch, Offset, TopicPartition};
 use tokio::time::Instant;
 
@@ -191,17 +192,19 @@ impl Shard {
         let task = match pass.stage {
             Stage::Survey => {
                 let (from, wall_ms) = (partition.meta.compaction.clean_to.max(start), self.parts.clock.now_ms());
-                let high = partition.replica.high_watermark().min(partition.replica.durable_end());
+                // Of what is not decided nobody knows whether it replaces anything.
+                let high = partition.replica.last_stable().min(partition.replica.durable_end());
                 let settings = partition.settings.clone();
                 tokio::spawn(async move { survey(&*log, local, (start, from, high), &settings, wall_ms).await })
             }
             Stage::Index { ref mut map, at, end } => {
                 let Some(mut map) = map.take() else { return self.compact.finished(copy.id) };
+                let aborted = partition.aborted_below(end);
                 tokio::spawn(async move {
                     let batches = read(&*log, local, at.max(start), end).await?;
                     let bytes = size(&batches);
                     let last = batches.last().map_or(end, StoredBatch::end);
-                    let complete = index(&batches, at, end, &mut map);
+                    let complete = index(&batches, at, end, &aborted, &mut map);
                     let more = complete >= last && complete < end && !batches.is_empty();
                     Ok(Step::Indexed { map, complete, more, bytes })
                 })
@@ -282,6 +285,7 @@ impl Shard {
                 now_ms: self.parts.clock.now_ms(),
                 delete_retention_ms: partition.settings.delete_retention_ms,
                 remembered: partition.replica.producers().remembered().collect(),
+                aborted: partition.aborted_below(complete),
             };
             Stage::Clean { rules: Arc::new(rules), at: partition.replica.log_floor() }
         };
@@ -341,6 +345,11 @@ impl Shard {
 }
 
 impl Partition {
+    fn aborted_below(&self, end: Offset) -> Vec<AbortedTransaction> {
+        let table = self.replica.producers().transactions();
+        table.aborted().within(Offset::ZERO, end).copied().collect()
+    }
+
     /// Nothing is in the way: what is read now is what is rewritten.
     fn may_be_compacted(&self) -> bool {
         self.changing.is_none() && !self.replica.is_damaged() && self.replica.role() != RoleView::Halted

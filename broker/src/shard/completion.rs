@@ -12,6 +12,7 @@ use crate::mutation::Mutation;
 use crate::shard::compact::Step;
 use crate::shard::fetch::Window;
 use crate::shard::input::FetchCall;
+use crate::shard::partition::unknown;
 use crate::shard::run::Shard;
 use crate::shard::turn::Mark;
 
@@ -265,7 +266,13 @@ impl Shard {
         result: Result<Vec<StoredBatch>, LogError>,
     ) {
         let answer = match result {
-            Ok(batches) => Ok(window.cut(batches)),
+            Ok(batches) => {
+                let fetched = window.cut(batches);
+                match self.partitions.get(&call.id).filter(|partition| partition.local == local) {
+                    Some(partition) => Ok(partition.with_aborted(fetched, call.from, call.isolation)),
+                    None => Err(window.fail(unknown(call.id))),
+                }
+            }
             Err(LogError::BelowStart { at, start }) => {
                 let error = Error::new(ErrorCode::OffsetOutOfRange, format!("offset {at} is below the start {start}"));
                 Err(window.fail(error))

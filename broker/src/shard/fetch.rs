@@ -4,7 +4,7 @@ use baton_core::replica::{Replica, RoleView, StoredBatch};
 use baton_core::{Epoch, Error, ErrorCode, Offset};
 
 use crate::mutation::{Mutation, Mutations};
-use crate::shard::input::{EpochEnd, FetchCall, FetchFailure, Fetched};
+use crate::shard::input::{EpochEnd, FetchCall, FetchFailure, Fetched, Isolation};
 use crate::shard::partition::Partition;
 
 /// What a reader may see now.
@@ -12,6 +12,8 @@ use crate::shard::partition::Partition;
 pub(super) struct Window {
     pub(super) high_watermark: Offset,
     latest: Option<Offset>,
+    last_stable: Offset,
+    isolation: Isolation,
     pub(super) log_start: Offset,
     pub(super) epoch: Epoch,
     mutations: Mutations,
@@ -22,6 +24,8 @@ impl Window {
         Self {
             high_watermark: replica.high_watermark(),
             latest: replica.latest(),
+            last_stable: replica.last_stable(),
+            isolation: Isolation::Uncommitted,
             log_start: replica.log_start(),
             epoch: replica.epoch(),
             mutations,
@@ -33,19 +37,30 @@ impl Window {
         Self {
             high_watermark: Offset::ZERO,
             latest: None,
+            last_stable: Offset::ZERO,
+            isolation: Isolation::Uncommitted,
             log_start: Offset::ZERO,
             epoch: Epoch::NONE,
             mutations: Mutations::default(),
         }
     }
 
-    /// Nothing at or above the high watermark is shown: it could still go.
+    /// The same for a reader who wants this.
+    pub(super) fn isolated(self, isolation: Isolation) -> Self {
+        Self { isolation, ..self }
+    }
+
+    /// Nothing at or above the high watermark is shown: it could still go. Nor is anything that
+    /// is not decided, to a reader who wants what is committed.
     pub(super) fn cut(self, mut batches: Vec<StoredBatch>) -> Fetched {
         let one_more = u64::from(self.mutations.lacks(Mutation::FetchOffByOne));
         let all = self.mutations.lacks(Mutation::ReadAboveHighWatermark);
         batches.retain(|batch| batch.last < self.high_watermark.plus(one_more) || all);
-        let Self { high_watermark, latest, log_start, epoch, .. } = self;
-        Fetched { batches, high_watermark, latest, log_start, epoch }
+        if self.isolation == Isolation::Committed {
+            batches.retain(|batch| batch.last < self.last_stable);
+        }
+        let Self { high_watermark, latest, last_stable, log_start, epoch, .. } = self;
+        Fetched { batches, high_watermark, latest, last_stable, aborted: Vec::new(), log_start, epoch }
     }
 
     pub(super) fn fail(self, error: Error) -> FetchFailure {
@@ -54,6 +69,17 @@ impl Window {
 }
 
 impl Partition {
+    /// With the transactions of what was read that were aborted, if the reader has to leave
+    /// them out.
+    pub(super) fn with_aborted(&self, fetched: Fetched, from: Offset, isolation: Isolation) -> Fetched {
+        let Some(last) = fetched.batches.last().filter(|_| isolation == Isolation::Committed) else {
+            return fetched;
+        };
+        let table = self.replica.producers().transactions();
+        let aborted = table.aborted().within(from, last.end()).copied().collect();
+        Fetched { aborted, ..fetched }
+    }
+
     /// Where `epoch` ended in this leader's log. Of a later epoch than its own a leader knows
     /// nothing; one from before everything that is left ended where that begins.
     pub(super) fn end_of_epoch(&self, epoch: Epoch) -> Result<Option<EpochEnd>, Error> {

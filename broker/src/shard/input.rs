@@ -5,6 +5,8 @@ use std::sync::Arc;
 use baton_core::batch::BatchHeader;
 use baton_core::partition::PartitionState;
 use baton_core::replica::{Acks, Attempt, Input, Message, RecoveredLog, WriteKind};
+use baton_core::transaction::partition::{AbortedTransaction, EndMarker, Guard};
+use baton_core::transaction::{Producer, Protocol};
 use baton_core::{BrokerId, Epoch, Error, Generation, Member, Offset, TopicPartition};
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
@@ -47,6 +49,34 @@ pub struct Produced {
 /// Called once, unless the shard stops first.
 pub type ProduceReply = Box<dyn FnOnce(Result<Produced, Error>) + Send>;
 
+/// The transaction that a batch says it belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InTransaction {
+    /// The transactional id.
+    pub id: Arc<str>,
+    pub protocol: Protocol,
+}
+
+/// What a leader asks the coordinator of a transaction before a batch opens it in a partition;
+/// answered by [`ShardInput::Verified`].
+#[derive(Clone, Debug)]
+pub struct VerifyCall {
+    pub at: TopicPartition,
+    pub guard: Guard,
+    pub transaction: InTransaction,
+    pub producer: Producer,
+}
+
+/// What a reader wants to see.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Isolation {
+    /// Everything below the high watermark.
+    #[default]
+    Uncommitted,
+    /// Nothing of open transactions, nor what comes behind them; and which were aborted.
+    Committed,
+}
+
 /// One validated batch for one partition.
 pub struct ProduceCall {
     pub id: TopicPartition,
@@ -54,6 +84,8 @@ pub struct ProduceCall {
     /// Only in this leader epoch: what another leader wrote meanwhile must not be between this
     /// batch and what its author knew.
     pub epoch: Option<Epoch>,
+    /// A batch of a transaction has to say of which.
+    pub transaction: Option<InTransaction>,
     pub header: BatchHeader,
     pub bytes: Bytes,
     pub reply: ProduceReply,
@@ -65,6 +97,21 @@ impl std::fmt::Debug for ProduceCall {
     }
 }
 
+/// The end of a transaction, for one partition.
+pub struct MarkCall {
+    pub id: TopicPartition,
+    pub marker: EndMarker,
+    /// See [`baton_core::transaction::partition::TransactionTable::check_marker`].
+    pub raised: bool,
+    pub reply: ProduceReply,
+}
+
+impl std::fmt::Debug for MarkCall {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MarkCall").field("id", &self.id).field("marker", &self.marker).finish_non_exhaustive()
+    }
+}
+
 /// A read of one partition, answered at once with what is there.
 #[derive(Debug)]
 pub struct FetchCall {
@@ -73,6 +120,7 @@ pub struct FetchCall {
     pub max_bytes: usize,
     /// The leader epoch that the reader knows (KIP-320).
     pub epoch: Option<Epoch>,
+    pub isolation: Isolation,
     pub reply: oneshot::Sender<Result<Fetched, FetchFailure>>,
 }
 
@@ -85,8 +133,25 @@ pub struct Fetched {
     /// The same, if a client may be told that this is the end: a new leader does not know how
     /// far its predecessor was.
     pub latest: Option<Offset>,
+    /// Below it everything is decided for good.
+    pub last_stable: Offset,
+    /// Of what was read, for a reader of what is committed; in the order of their markers.
+    pub aborted: Vec<AbortedTransaction>,
     pub log_start: Offset,
     pub epoch: Epoch,
+}
+
+/// A producer of one partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ActiveProducer {
+    pub producer: Producer,
+    pub last_sequence: Option<i32>,
+    /// In ms since 1970, as the producer says.
+    pub last_timestamp_ms: Option<i64>,
+    /// Of the coordinator that ended its last transaction.
+    pub coordinator_epoch: Option<Epoch>,
+    /// The first offset of its open transaction.
+    pub open_since: Option<Offset>,
 }
 
 /// Why a read was refused, with what a reader wants to know then.
@@ -123,12 +188,25 @@ pub enum ShardInput {
         messages: Vec<(TopicPartition, Message)>,
     },
     Produce(ProduceCall),
+    /// A coordinator answered a [`VerifyCall`].
+    Verified {
+        id: TopicPartition,
+        guard: Guard,
+        result: Result<(), Error>,
+    },
+    /// A transaction has ended. Answered when the marker is as safe as a batch.
+    Mark(MarkCall),
     Fetch(FetchCall),
     /// Which batch has the first record at or after a time.
     FindTime {
         id: TopicPartition,
         timestamp_ms: i64,
         reply: oneshot::Sender<Result<Option<Offset>, Error>>,
+    },
+    /// Who wrote to the partition, as far as it is remembered.
+    Producers {
+        id: TopicPartition,
+        reply: oneshot::Sender<Vec<ActiveProducer>>,
     },
     /// Where a leader epoch ended (KIP-320); none if nothing is known of it.
     EpochEnd {

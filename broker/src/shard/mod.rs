@@ -18,6 +18,7 @@
 //! | `fetch` | answers readers from memory or from the log |
 //! | `retention` | gives up old records, and those that clients delete |
 //! | `scrub` | reads every copy now and then, to find what has rotted |
+//! | `transactions` | asks coordinators before a batch opens a transaction, and ends them |
 //! | [`open`] | brings a partition from disk into its shard |
 
 mod catch_up;
@@ -35,6 +36,7 @@ mod scrub;
 pub mod status;
 #[cfg(test)]
 mod tests;
+mod transactions;
 mod turn;
 
 use std::sync::Arc;
@@ -44,7 +46,8 @@ use tokio::sync::mpsc;
 
 pub use compact::CompactionConfig;
 pub use input::{
-    ClosedCopy, EpochEnd, FetchCall, FetchFailure, Fetched, OpenPartition, ProduceCall, Produced, ShardInput,
+    ActiveProducer, ClosedCopy, EpochEnd, FetchCall, FetchFailure, Fetched, InTransaction, Isolation, MarkCall,
+    OpenPartition, ProduceCall, Produced, ShardInput, VerifyCall,
 };
 pub use retention::RetentionConfig;
 pub use run::{ShardParts, spawn};

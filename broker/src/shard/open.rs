@@ -103,7 +103,7 @@ async fn replay(log: &dyn Log, found: &Recovered, mut producers: ProducerTable) 
         let end = last.end();
         for batch in &read.batches {
             if let Ok(header) = BatchHeader::parse(&batch.bytes) {
-                producers.applied(&header, batch.base);
+                producers.applied_batch(&header, batch.base, &batch.bytes);
             }
             if lineage.last_epoch().is_none_or(|known| known <= batch.epoch) {
                 lineage.record(batch.epoch, batch.base);

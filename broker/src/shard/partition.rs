@@ -140,6 +140,7 @@ pub(super) fn status_of(replica: &Replica, now_ms: u64) -> PartitionStatus {
         log_end: replica.log_end(),
         high_watermark: replica.high_watermark(),
         latest: replica.latest(),
+        last_stable: replica.last_stable(),
         in_sync: known.map_or(0, |state| state.isr.len()),
         assigned: known.map_or(0, |state| state.assignment.replicas.len()),
         damaged: replica.is_damaged(),
@@ -167,7 +168,7 @@ pub(super) async fn rebuild_producers(
         let end = last.end();
         for batch in read.batches.iter().take_while(|batch| batch.end() <= to) {
             if let Ok(header) = BatchHeader::parse(&batch.bytes) {
-                table.applied(&header, batch.base);
+                table.applied_batch(&header, batch.base, &batch.bytes);
             }
         }
         at = end;

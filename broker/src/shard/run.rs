@@ -22,10 +22,13 @@ use crate::shard::compact::{Compact, CompactionConfig};
 use crate::shard::completion::Completion;
 use crate::shard::expiry::Expiry;
 use crate::shard::fetch::Window;
-use crate::shard::input::{ClosedCopy, FetchCall, OpenPartition, ProduceCall, Produced, RegistryCall, ShardInput};
+use crate::shard::input::{
+    ClosedCopy, FetchCall, InTransaction, OpenPartition, ProduceCall, Produced, RegistryCall, ShardInput, VerifyCall,
+};
 use crate::shard::partition::{Partition, env_at, unknown};
 use crate::shard::retention::{Retain, Retention, RetentionConfig};
 use crate::shard::scrub::{Scrub, ScrubConfig};
+use crate::shard::transactions::Verifying;
 use crate::shard::turn::Turn;
 use crate::tail_cache::TailCache;
 
@@ -39,6 +42,9 @@ pub struct ShardParts {
     pub log: Arc<dyn Log>,
     pub peers: PeerSender,
     pub registry: mpsc::UnboundedSender<RegistryCall>,
+    /// Who asks the coordinators of transactions. Not bounded by itself: a producer has one
+    /// question at a time in a partition, and what waits for it was admitted.
+    pub verifier: mpsc::UnboundedSender<VerifyCall>,
     pub env: watch::Receiver<Arc<Env>>,
     pub clock: Arc<dyn Clock>,
     pub monotonic: Monotonic,
@@ -57,8 +63,9 @@ pub struct ShardParts {
 
 type Reply = Box<dyn FnOnce(Result<Produced, Error>) + Send>;
 
-struct Pending {
+pub(super) struct Pending {
     id: TopicPartition,
+    pub(super) transaction: Option<InTransaction>,
     reply: Reply,
     started: Instant,
     bytes: u64,
@@ -76,8 +83,9 @@ pub(super) struct Shard {
     pub(super) scrub: Scrub,
     pub(super) retain: Retain,
     pub(super) compact: Compact,
-    requests: BTreeMap<RequestId, Pending>,
+    pub(super) requests: BTreeMap<RequestId, Pending>,
     next_request: u64,
+    pub(super) verifying: Verifying,
     pub(super) turn: Turn,
     effects: Vec<Effect>,
 }
@@ -137,6 +145,7 @@ impl Shard {
             catch_up: CatchUp::default(),
             requests: BTreeMap::new(),
             next_request: 0,
+            verifying: Verifying::default(),
             turn,
             effects: Vec::new(),
         }
@@ -153,8 +162,15 @@ impl Shard {
             ShardInput::Replica { id, input } => self.step(id, input),
             ShardInput::Messages { from, messages } => self.messages(from, messages),
             ShardInput::Produce(call) => self.produce(call),
+            ShardInput::Verified { id, guard, result } => self.verified(id, guard, &result),
+            ShardInput::Mark(call) => self.mark(call),
             ShardInput::Fetch(call) => self.fetch(call),
             ShardInput::FindTime { id, timestamp_ms, reply } => self.find_time(id, timestamp_ms, reply),
+            ShardInput::Producers { id, reply } => {
+                let producers = self.partitions.get(&id).map(Partition::active_producers);
+                // Whoever asked may be gone.
+                let _ = reply.send(producers.unwrap_or_default());
+            }
             ShardInput::EpochEnd { id, epoch, reply } => {
                 let partition = self.partitions.get(&id).ok_or_else(|| unknown(id));
                 // Whoever asked may be gone.
@@ -296,13 +312,29 @@ impl Shard {
             let cause = format!("broker has {} free bytes on its disk, which is below its reserve", usage.free_bytes);
             return (call.reply)(Err(partition.error(ErrorCode::DiskFull, cause)));
         }
+        let ProduceCall { id, acks, transaction, header, bytes, reply, .. } = call;
+        let protocol = transaction.as_ref().map(|transaction| transaction.protocol);
+        let request = self.request(id, transaction, bytes.len() as u64, reply);
+        let produce = Produce { request, acks, header, bytes, wall_ms: self.parts.clock.now_ms() };
+        let input = match protocol {
+            Some(protocol) => Input::ProduceIn { produce, protocol, guard: None },
+            None => Input::Produce(produce),
+        };
+        self.step(id, input);
+    }
+
+    /// Notes whoever waits for an answer.
+    pub(super) fn request(
+        &mut self,
+        id: TopicPartition,
+        transaction: Option<InTransaction>,
+        bytes: u64,
+        reply: Reply,
+    ) -> RequestId {
         let request = RequestId(self.next_request);
         self.next_request += 1;
-        let bytes = call.bytes.len() as u64;
-        self.requests.insert(request, Pending { id: call.id, reply: call.reply, started: Instant::now(), bytes });
-        let wall_ms = self.parts.clock.now_ms();
-        let produce = Produce { request, acks: call.acks, header: call.header, bytes: call.bytes, wall_ms };
-        self.step(call.id, Input::Produce(produce));
+        self.requests.insert(request, Pending { id, transaction, reply, started: Instant::now(), bytes });
+        request
     }
 
     fn fetch(&mut self, call: FetchCall) {
@@ -313,6 +345,7 @@ impl Shard {
             return;
         };
         let window = Window::of(&partition.replica, self.parts.mutations);
+        let window = window.isolated(call.isolation);
         match partition.judge_fetch(&call, self.parts.mutations) {
             Err(error) => drop(call.reply.send(Err(window.fail(error)))),
             Ok(false) => drop(call.reply.send(Ok(window.cut(Vec::new())))),
@@ -325,7 +358,8 @@ impl Shard {
         let cached = self.cache.read(partition.local, call.from, call.max_bytes);
         self.parts.metrics.tail_cache_read(cached.is_some());
         if let Some(batches) = cached {
-            drop(call.reply.send(Ok(window.cut(batches))));
+            let fetched = partition.with_aborted(window.cut(batches), call.from, call.isolation);
+            drop(call.reply.send(Ok(fetched)));
             return;
         }
         let local = partition.local;
@@ -396,6 +430,7 @@ impl Shard {
                 self.acknowledge(id, request, base, append_time_ms, duplicate);
             }
             Effect::Reject { request, why } => self.refuse(request, why),
+            Effect::Verify { produce, guard } => self.verify(id, produce, guard),
             Effect::HighWatermark(_) => {}
             // Whoever asks for the role is told at the end of the turn, when it is shown.
             Effect::RoleChanged => {}
@@ -425,7 +460,7 @@ impl Shard {
         self.turn.acknowledge(pending.reply, Produced { base, append_time_ms, duplicate, epoch });
     }
 
-    fn refuse(&mut self, request: RequestId, why: Refusal) {
+    pub(super) fn refuse(&mut self, request: RequestId, why: Refusal) {
         let Some(pending) = self.requests.remove(&request) else { return };
         self.parts.metrics.produce_failed(why.code);
         let error = match self.partitions.get(&pending.id) {

@@ -22,6 +22,8 @@ pub struct PartitionStatus {
     pub high_watermark: Offset,
     /// The same, if a client may be told that this is the end.
     pub latest: Option<Offset>,
+    /// Readers of what is committed may see everything below it.
+    pub last_stable: Offset,
     pub in_sync: usize,
     pub assigned: usize,
     /// The copy was found damaged and has not been refilled yet.

@@ -11,7 +11,7 @@ mod space;
 use std::sync::Arc;
 use std::time::Duration;
 
-use baton_core::batch::BatchHeader;
+use baton_core::batch::{BatchHeader, Stamp, stamp};
 use baton_core::ids::CandidateSeq;
 use baton_core::lineage::Lineage;
 use baton_core::partition::LeaderId;
@@ -20,7 +20,9 @@ use baton_core::replica::{
     Announce, Append, Env, Flow, HelloReply, HelloVerdict, Message, ReplicaConfig, RoleView, StoredBatch,
 };
 use baton_core::topic::TopicConfig;
-use baton_core::{BrokerId, DiskId, Epoch, Incarnation, Member, Offset, TopicPartition};
+use baton_core::transaction::Producer;
+use baton_core::transaction::partition::EndMarker;
+use baton_core::{BrokerId, DiskId, Epoch, Incarnation, Member, Offset, ProducerEpoch, ProducerId, TopicPartition};
 use bytes::Bytes;
 use futures::stream::StreamExt;
 use tokio::sync::{mpsc, watch};
@@ -46,6 +48,7 @@ const LEADER: BrokerId = BrokerId(2);
 fn parts(log: Arc<dyn Log>) -> ShardParts {
     let (registry, _) = mpsc::unbounded_channel();
     let (fatal, _) = mpsc::unbounded_channel();
+    let (verifier, _) = mpsc::unbounded_channel();
     let (_, inputs) = mpsc::channel(1);
     let (_, shown) = watch::channel(Arc::new(Env { registry_connected: true, ..Env::default() }));
     ShardParts {
@@ -54,6 +57,7 @@ fn parts(log: Arc<dyn Log>) -> ShardParts {
         log,
         peers: PeerSender::new(Pace::new(u64::MAX)),
         registry,
+        verifier,
         env: shown,
         clock: Arc::new(SimulatedClock::starting_at(0)),
         monotonic: Monotonic::start(),
@@ -89,6 +93,7 @@ fn shown(
         log_end: Offset::ZERO,
         high_watermark: Offset::ZERO,
         latest: None,
+        last_stable: Offset::ZERO,
         in_sync: 0,
         assigned: 0,
         damaged: false,
@@ -212,12 +217,31 @@ fn produced(base: u64, count: u32, epoch: u32, producer: u64, sequence: i32) -> 
     StoredBatch { bytes: Bytes::from(bytes), ..plain }
 }
 
+/// The same as part of a transaction.
+fn transactional(plain: StoredBatch) -> StoredBatch {
+    let mut bytes = plain.bytes.to_vec();
+    bytes[22] |= 1 << 4;
+    let crc = crc32c::crc32c(&bytes[21..]);
+    bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+    StoredBatch { bytes: Bytes::from(bytes), ..plain }
+}
+
+/// The end of a producer's transaction.
+fn ended(base: u64, epoch: u32, producer: u64, commit: bool) -> StoredBatch {
+    let producer = Producer { id: ProducerId(producer as i64), epoch: ProducerEpoch(0) };
+    let marker = EndMarker { producer, commit, coordinator_epoch: Epoch(1) };
+    let place = Stamp { base_offset: Offset(base), leader_epoch: Epoch(epoch), append_time_ms: None };
+    let (header, bytes) = stamp(marker.batch(1_000 + base as i64).unwrap(), place).unwrap();
+    let last = header.last_offset();
+    StoredBatch { base: Offset(base), last, epoch: Epoch(epoch), max_timestamp_ms: header.max_timestamp_ms, bytes }
+}
+
 /// Epochs and producers as a function of nothing but the batches.
 fn from_scratch(batches: &[StoredBatch]) -> (Lineage, ProducerTable) {
     let (mut lineage, mut producers) = (Lineage::default(), ProducerTable::default());
     for batch in batches {
         lineage.record(batch.epoch, batch.base);
-        producers.applied(&BatchHeader::parse(&batch.bytes).unwrap(), batch.base);
+        producers.applied_batch(&BatchHeader::parse(&batch.bytes).unwrap(), batch.base, &batch.bytes);
     }
     (lineage, producers)
 }

@@ -6,6 +6,7 @@ use crate::batch::{BatchError, BatchHeader, Record, decode_records, empty, rebui
 use crate::compaction::{INFLATED_BYTES_MAX, OffsetMap};
 use crate::ids::{Epoch, Offset};
 use crate::replica::StoredBatch;
+use crate::transaction::partition::AbortedTransaction;
 
 /// What decides about a record, for one round over one copy.
 #[derive(Clone, Debug)]
@@ -18,6 +19,8 @@ pub struct Rules {
     pub delete_retention_ms: u64,
     /// Where the batches begin whose headers are kept for their producers.
     pub remembered: BTreeSet<Offset>,
+    /// Transactions below `end` that were aborted: their records are as good as gone.
+    pub aborted: Vec<AbortedTransaction>,
 }
 
 /// What is to be written of a piece of the log.
@@ -36,13 +39,20 @@ pub struct Cleaned {
 
 /// Notes the last place of each key, batch after batch, as long as the map has room. Returns
 /// up to where it speaks of all records. A batch that cannot be read has no keys: it stays.
-pub fn index(batches: &[StoredBatch], from: Offset, end: Offset, map: &mut OffsetMap) -> Offset {
+/// Records of transactions that were `aborted` replace nothing.
+pub fn index(
+    batches: &[StoredBatch],
+    from: Offset,
+    end: Offset,
+    aborted: &[AbortedTransaction],
+    map: &mut OffsetMap,
+) -> Offset {
     let mut complete = from;
     for batch in batches.iter().filter(|batch| batch.last >= from) {
         if batch.end() > end {
             break;
         }
-        if let Ok(Some(records)) = data(batch) {
+        if let Ok(Some(records)) = data(batch, aborted) {
             if map.is_full_with(records.len()) {
                 break;
             }
@@ -57,10 +67,17 @@ pub fn index(batches: &[StoredBatch], from: Offset, end: Offset, map: &mut Offse
     complete
 }
 
-/// The records of a batch of data; none of a control batch or an empty one.
-fn data(batch: &StoredBatch) -> Result<Option<Vec<Record>>, BatchError> {
+/// Whether the batch belongs to a transaction that was aborted.
+fn is_aborted(header: &BatchHeader, base: Offset, aborted: &[AbortedTransaction]) -> bool {
+    let covers =
+        |one: &AbortedTransaction| one.producer == header.producer_id && (one.first..=one.last).contains(&base);
+    header.attributes.transactional() && aborted.iter().any(covers)
+}
+
+/// The records of a batch of data; none of a control batch, an empty one or one that was aborted.
+fn data(batch: &StoredBatch, aborted: &[AbortedTransaction]) -> Result<Option<Vec<Record>>, BatchError> {
     let header = BatchHeader::parse(&batch.bytes)?;
-    if header.attributes.control() || header.record_count == 0 {
+    if header.attributes.control() || header.record_count == 0 || is_aborted(&header, batch.base, aborted) {
         return Ok(None);
     }
     decode_records(&batch.bytes, INFLATED_BYTES_MAX).map(Some)
@@ -136,7 +153,9 @@ impl Piece {
         let horizon = header.attributes.delete_horizon().then_some(header.base_timestamp_ms);
         let over = horizon.is_some_and(|horizon| horizon <= rules.now_ms);
         let count = records.len();
-        let kept: Vec<Record> = records.into_iter().filter(|record| stays(record, over, &rules.map)).collect();
+        let gone = is_aborted(&header, batch.base, &rules.aborted);
+        let stays = |record: &Record| !gone && stays(record, over, &rules.map);
+        let kept: Vec<Record> = records.into_iter().filter(stays).collect();
         if kept.is_empty() {
             return match remembered {
                 true => empty(batch.base, batch.last, batch.epoch, batch.max_timestamp_ms, Some(&header))

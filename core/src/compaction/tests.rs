@@ -11,6 +11,8 @@ use crate::batch::{
 use crate::ids::{Epoch, Offset, ProducerEpoch, ProducerId};
 use crate::producer::ProducerTable;
 use crate::replica::StoredBatch;
+use crate::transaction::message::Producer;
+use crate::transaction::partition::{AbortedTransaction, EndMarker};
 
 /// (key, value); a value of none is a tombstone.
 type Pair = (u8, Option<u8>);
@@ -69,9 +71,9 @@ impl Log {
     /// A whole round, in pieces of so many batches.
     fn compact(&mut self, from: u64, now_ms: i64, map_bytes: usize, piece: usize, remembered: &ProducerTable) -> Round {
         let mut map = OffsetMap::new(map_bytes, 7);
-        let end = index(&self.batches, Offset(from), Offset(self.end), &mut map);
+        let end = index(&self.batches, Offset(from), Offset(self.end), &[], &mut map);
         let remembered: BTreeSet<Offset> = remembered.remembered().collect();
-        let rules = Rules { map, end, now_ms, delete_retention_ms: 500, remembered };
+        let rules = Rules { map, end, now_ms, delete_retention_ms: 500, remembered, aborted: Vec::new() };
         let (mut at, mut horizon_ms) = (Offset(0), None);
         while at < end {
             let first = self.batches.iter().position(|b| b.base == at).unwrap();
@@ -289,4 +291,36 @@ proptest! {
             }
         }
     }
+}
+
+/// What was aborted replaces nothing and goes; the end of its transaction stays.
+#[test]
+fn aborted_records_replace_nothing() {
+    let mut log = Log::new();
+    log.put(&[(1, Some(10)), (2, Some(20))]);
+    let producer = Producer { id: ProducerId(5), epoch: ProducerEpoch(0) };
+    let write = |log: &mut Log, bytes: Bytes| {
+        let place = Stamp { base_offset: Offset(log.end), leader_epoch: Epoch(1), append_time_ms: None };
+        let (header, bytes) = stamp(bytes, place).unwrap();
+        log.end = header.next_offset().0;
+        log.batches.push(stored(header, bytes));
+    };
+    let mut builder = BatchBuilder::new(1 << 16);
+    let _ = builder.push(1, Some(&[1]), Some(&[11]), &[]).unwrap();
+    let stamp_of = Some(ProducerStamp { id: producer.id, epoch: producer.epoch, base_sequence: 0 });
+    let options = BuildOptions { producer: stamp_of, transactional: true, ..BuildOptions::default() };
+    write(&mut log, builder.build(&options).unwrap());
+    write(&mut log, EndMarker { producer, commit: false, coordinator_epoch: Epoch(1) }.batch(1).unwrap());
+    log.put(&[(2, Some(21))]);
+    let aborted =
+        vec![AbortedTransaction { producer: producer.id, first: Offset(2), last: Offset(3), last_stable: Offset(4) }];
+    let mut map = OffsetMap::new(1 << 16, 7);
+    let end = index(&log.batches, Offset(0), Offset(log.end), &aborted, &mut map);
+    let rules = Rules { map, end, now_ms: 0, delete_retention_ms: 500, remembered: BTreeSet::new(), aborted };
+    log.apply(&clean(&log.batches.clone(), &rules));
+    let control = log.batches.iter().filter(|b| BatchHeader::parse(&b.bytes).unwrap().attributes.control()).count();
+    assert_eq!(control, 1);
+    log.batches.retain(|b| !BatchHeader::parse(&b.bytes).unwrap().attributes.control());
+    let left: Vec<u64> = log.records().iter().map(|record| record.offset.0).collect();
+    assert_eq!(left, [0, 4]);
 }

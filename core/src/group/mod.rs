@@ -278,6 +278,12 @@ fn unavailable(error: Error) -> Error {
     let code = match error.code {
         E::NotLeader | E::NoLeader | E::ShuttingDown | E::ReplicaNotAvailable => E::NotCoordinator,
         E::BatchTooLarge | E::FrameTooLarge => return error,
+        // The transaction of the offsets does not go on, or its producer is another by now.
+        E::InvalidProducerEpoch
+        | E::InvalidProducerMapping
+        | E::InvalidTransactionState
+        | E::ConcurrentTransactions
+        | E::TransactionAbortable => return error,
         _ => E::CoordinatorUnavailable,
     };
     Error { code, ..error }

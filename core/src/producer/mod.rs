@@ -14,6 +14,8 @@ mod window;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
+
 pub use snapshot::SnapshotError;
 pub use window::SequencedBatch;
 use window::Window;
@@ -22,6 +24,7 @@ use crate::batch::BatchHeader;
 use crate::branches::reached;
 use crate::error::ErrorCode;
 use crate::ids::{Offset, ProducerEpoch, ProducerId};
+use crate::transaction::partition::{EndMarker, TransactionTable};
 
 /// Batches remembered per producer. Clients keep at most five requests in flight, so that a
 /// repeated batch is among them.
@@ -98,6 +101,9 @@ pub struct ProducerTable {
     /// place in the log and not by time, so that every replica evicts alike.
     by_last_offset: BTreeSet<(Offset, ProducerId)>,
     producers_max: usize,
+    /// Their transactions in the partition: another function of the same batches, saved and
+    /// rebuilt together with the sequence numbers. Boxed, for a table travels in messages.
+    transactions: Box<TransactionTable>,
 }
 
 impl Default for ProducerTable {
@@ -110,7 +116,12 @@ impl ProducerTable {
     /// An empty table that remembers at most `producers_max` producers, and at least one.
     #[must_use]
     pub fn new(producers_max: usize) -> Self {
-        Self { producers: BTreeMap::new(), by_last_offset: BTreeSet::new(), producers_max: producers_max.max(1) }
+        Self {
+            producers: BTreeMap::new(),
+            by_last_offset: BTreeSet::new(),
+            producers_max: producers_max.max(1),
+            transactions: Box::default(),
+        }
     }
 
     #[must_use]
@@ -120,7 +131,17 @@ impl ProducerTable {
 
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.producers.is_empty()
+        self.producers.is_empty() && self.transactions.is_empty()
+    }
+
+    /// What the partition knows of transactions.
+    #[must_use]
+    pub fn transactions(&self) -> &TransactionTable {
+        &self.transactions
+    }
+
+    pub(crate) fn transactions_mut(&mut self) -> &mut TransactionTable {
+        &mut self.transactions
     }
 
     /// The producers in the order of their ids.
@@ -147,6 +168,7 @@ impl ProducerTable {
                 reached!("producer.fenced");
                 Verdict::Fenced { current: state.epoch }
             }
+            _ if unsequenced(header) => Verdict::Append,
             std::cmp::Ordering::Equal => state.window.check(header),
             std::cmp::Ordering::Greater if header.base_sequence == 0 => {
                 reached!("producer.new_epoch");
@@ -154,6 +176,14 @@ impl ProducerTable {
             }
             std::cmp::Ordering::Greater => Verdict::OutOfOrder { expected: 0 },
         }
+    }
+
+    /// [`ProducerTable::applied`], and what the batch says of transactions. A control batch that
+    /// cannot be read says nothing of them.
+    pub fn applied_batch(&mut self, header: &BatchHeader, base: Offset, batch: &Bytes) {
+        let marker = EndMarker::read(header, batch).ok().flatten();
+        self.applied(header, base);
+        self.transactions.applied(header, base, marker.as_ref());
     }
 
     /// Takes note of a batch that is in the log at `base`, in log order. What is in the log
@@ -164,14 +194,14 @@ impl ProducerTable {
             return;
         }
         let id = header.producer_id;
-        let control = header.attributes.control();
+        let unsequenced = unsequenced(header);
         let old = self.producers.remove(&id);
         if let Some(old) = &old {
             self.by_last_offset.remove(&(old.last_offset, id));
         }
         let old_window = old.filter(|old| old.epoch == header.producer_epoch).map(|old| old.window);
-        let window = match (control, old_window) {
-            // A marker has no sequence number and leaves those of its epoch alone.
+        let window = match (unsequenced, old_window) {
+            // A marker, or offsets of a transaction: it has no sequence number and leaves those of its epoch alone.
             (true, window) => window.unwrap_or_default(),
             (false, Some(window)) => window.followed_by(header, base),
             (false, None) => Window::default().followed_by(header, base),
@@ -207,7 +237,8 @@ impl ProducerTable {
     /// batches are all above is found again there.
     #[must_use]
     pub fn before(&self, start: Offset) -> Self {
-        let mut before = Self::new(self.producers_max);
+        let mut before =
+            Self { transactions: Box::new(self.transactions.before(start)), ..Self::new(self.producers_max) };
         for (id, state) in &self.producers {
             // One whose last word is a marker has no batch to go by.
             let whole = state.last_offset < start;
@@ -245,4 +276,10 @@ impl ProducerTable {
             keep
         });
     }
+}
+
+/// Markers, and what a coordinator appends for a producer (the offsets of a transaction), have
+/// no sequence number. A client's batch always has one (see [`crate::batch::validate_produce`]).
+fn unsequenced(header: &BatchHeader) -> bool {
+    header.attributes.control() || header.base_sequence < 0
 }

@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! version u8 = 1 │ producers u32 │ producer… │ CRC-32C u32 over all before it
+//!            2, of a partition with transactions: after the producers also
+//!                │ length u32 │ the snapshot of the transactions
 //! producer: id i64 │ epoch i16 │ last offset u64 │ last timestamp i64 │ contiguous u32
 //!           │ batches u8 │ { base offset u64 │ base sequence i32 │ last delta u32 }…
 //! ```
@@ -12,8 +14,10 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use super::window::{SequencedBatch, Window};
 use super::{BATCHES_REMEMBERED, ProducerState, ProducerTable};
 use crate::ids::{Offset, ProducerEpoch, ProducerId};
+use crate::transaction::partition::{TableLimits, TransactionTable};
 
 const VERSION: u8 = 1;
+const WITH_TRANSACTIONS: u8 = 2;
 
 /// Bytes before the producers, and after them.
 const FRAME_BYTES: usize = 1 + 4 + 4;
@@ -25,7 +29,7 @@ const BATCH_BYTES: usize = 8 + 4 + 4;
 pub enum SnapshotError {
     #[error("the snapshot of producers is cut short")]
     Truncated,
-    #[error("the snapshot of producers has version {0}; {VERSION} is known")]
+    #[error("the snapshot of producers has version {0}; {VERSION} and {WITH_TRANSACTIONS} are known")]
     UnknownVersion(u8),
     #[error("the snapshot of producers fails its checksum")]
     Checksum,
@@ -37,9 +41,8 @@ impl ProducerTable {
     /// The snapshot of the table.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        let most = PRODUCER_BYTES + BATCHES_REMEMBERED * BATCH_BYTES;
-        let mut out = BytesMut::with_capacity(FRAME_BYTES + self.len() * most);
-        out.put_u8(VERSION);
+        let mut out = BytesMut::with_capacity(self.encoded_bytes_max());
+        out.put_u8(if self.transactions.is_empty() { VERSION } else { WITH_TRANSACTIONS });
         // The table is bounded far below 2³².
         out.put_u32(self.len() as u32);
         for (_, id) in &self.by_last_offset {
@@ -47,9 +50,22 @@ impl ProducerTable {
                 put_producer(&mut out, *id, state);
             }
         }
+        if !self.transactions.is_empty() {
+            let transactions = self.transactions.encode();
+            out.put_u32(transactions.len() as u32);
+            out.put_slice(&transactions);
+        }
         let crc = crc32c::crc32c(&out);
         out.put_u32(crc);
         out.freeze()
+    }
+
+    /// The snapshot has at most so many bytes.
+    #[must_use]
+    pub fn encoded_bytes_max(&self) -> usize {
+        let most = PRODUCER_BYTES + BATCHES_REMEMBERED * BATCH_BYTES;
+        let transactions = if self.transactions.is_empty() { 0 } else { 4 + self.transactions.encoded_bytes_max() };
+        FRAME_BYTES + self.len() * most + transactions
     }
 
     /// The table of a snapshot. It remembers at most `producers_max` producers: if the
@@ -59,7 +75,7 @@ impl ProducerTable {
     /// The bytes are not a snapshot that [`ProducerTable::encode`] wrote.
     pub fn decode(bytes: &[u8], producers_max: usize) -> Result<Self, SnapshotError> {
         let version = *bytes.first().ok_or(SnapshotError::Truncated)?;
-        if version != VERSION {
+        if version != VERSION && version != WITH_TRANSACTIONS {
             return Err(SnapshotError::UnknownVersion(version));
         }
         let (body, crc) = bytes.split_last_chunk().ok_or(SnapshotError::Truncated)?;
@@ -81,11 +97,23 @@ impl ProducerTable {
             }
             table.insert(id, state);
         }
+        if version == WITH_TRANSACTIONS {
+            table.transactions = Box::new(transactions(&mut rest)?);
+        }
         if !rest.is_empty() {
             return Err(SnapshotError::Malformed("bytes after the last producer"));
         }
         Ok(table)
     }
+}
+
+fn transactions(rest: &mut &[u8]) -> Result<TransactionTable, SnapshotError> {
+    let length = rest.try_get_u32().map_err(|_| SnapshotError::Truncated)?;
+    let length = usize::try_from(length).map_err(|_| SnapshotError::Truncated)?;
+    let (section, after) = rest.split_at_checked(length).ok_or(SnapshotError::Truncated)?;
+    *rest = after;
+    TransactionTable::decode(section, TableLimits::default())
+        .map_err(|_| SnapshotError::Malformed("transactions that cannot be read"))
 }
 
 fn put_producer(out: &mut BytesMut, id: ProducerId, state: &ProducerState) {

@@ -2,6 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::batch::{BatchBuilder, BuildOptions, ProducerStamp};
+use crate::ids::Epoch;
+use crate::transaction::message::Producer;
 
 fn header(id: i64, epoch: i16, base_sequence: i32, count: u32) -> BatchHeader {
     let mut builder = BatchBuilder::new(usize::MAX);
@@ -217,8 +219,33 @@ fn a_snapshot_of_another_version_or_damaged_is_refused() {
         assert!(decode(&changed).is_err(), "{at}");
     }
     let mut newer = snapshot.to_vec();
-    newer[0] = 2;
-    assert_eq!(decode(&newer), Err(SnapshotError::UnknownVersion(2)));
+    newer[0] = 3;
+    assert_eq!(decode(&newer), Err(SnapshotError::UnknownVersion(3)));
+}
+
+#[test]
+fn transactions_are_saved_with_their_producers() {
+    let plain = Log::with_batches(3).table;
+    assert_eq!(plain.encode()[0], 1, "as before there were transactions");
+    let mut table = plain.clone();
+    let producer = Producer { id: ProducerId(77), epoch: ProducerEpoch(2) };
+    let marker = EndMarker { producer, commit: false, coordinator_epoch: Epoch(4) };
+    let batch = marker.batch(1).unwrap();
+    let mut opens = BatchHeader::parse(&batch).unwrap();
+    (opens.attributes, opens.base_sequence) = (crate::batch::Attributes(1 << 4), 0);
+    table.applied_batch(&opens, Offset(100), &batch);
+    let open = table.clone();
+    table.applied_batch(&BatchHeader::parse(&batch).unwrap(), Offset(101), &batch);
+    assert_eq!(table.transactions().aborted().len(), 1);
+    for table in [&open, &table] {
+        let bytes = table.encode();
+        assert!(bytes.len() <= table.encoded_bytes_max());
+        assert_eq!(ProducerTable::decode(&bytes, PRODUCERS_MAX).as_ref(), Ok(table));
+        for len in 1..bytes.len() {
+            assert!(ProducerTable::decode(&bytes[..len], PRODUCERS_MAX).is_err(), "{len}");
+        }
+    }
+    assert_eq!(table.before(Offset(101)).transactions().open().collect::<Vec<_>>(), [(Offset(100), producer.id)]);
 }
 
 #[test]

@@ -8,6 +8,8 @@ use crate::ids::{BrokerId, Epoch, Generation, Member, Offset};
 use crate::partition::{PartitionState, VersionedState};
 use crate::producer::ProducerTable;
 use crate::replica::{Flow, Message, StoredBatch};
+use crate::transaction::message::Protocol;
+use crate::transaction::partition::{EndMarker, Guard};
 
 /// Names one produce request towards the runtime; unique while it is pending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,6 +44,17 @@ pub struct Produce {
     pub wall_ms: i64,
 }
 
+/// A marker for this partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    pub request: RequestId,
+    pub marker: EndMarker,
+    /// See [`crate::transaction::partition::TransactionTable::check_marker`].
+    pub raised: bool,
+    /// Wall clock in ms since 1970: the marker's own time.
+    pub wall_ms: i64,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
     /// The partition's node was read, or a write of ours changed it.
@@ -49,6 +62,15 @@ pub enum Input {
     /// `min.insync.replicas` of the topic.
     MinInsync(usize),
     Produce(Produce),
+    /// A batch of a transaction; `guard`: its coordinator was asked (see [`Effect::Verify`]),
+    /// and agreed.
+    ProduceIn {
+        produce: Produce,
+        protocol: Protocol,
+        guard: Option<Guard>,
+    },
+    /// The end of a transaction; acknowledged as a batch would be.
+    Mark(Mark),
     /// An [`Effect::Append`] is on stable storage up to `end`.
     Durable {
         term: LogTerm,
@@ -207,6 +229,12 @@ pub enum Effect {
         base: Offset,
         append_time_ms: Option<i64>,
         duplicate: bool,
+    },
+    /// The batch would open a transaction here: ask its coordinator, and come again with this
+    /// guard ([`Input::ProduceIn`]) if it agrees, in the order of the batches.
+    Verify {
+        produce: Produce,
+        guard: Guard,
     },
     Reject {
         request: RequestId,

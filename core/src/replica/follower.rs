@@ -357,7 +357,7 @@ impl Replica {
         }
         for (batch, header) in append.batches.iter().zip(&headers) {
             self.log.lineage.record(batch.epoch, batch.base);
-            self.log.producers.applied(header, batch.base);
+            self.log.producers.applied_batch(header, batch.base, &batch.bytes);
             self.log.end = batch.end();
         }
         out.push(Effect::Append { term: self.log.term, batches: append.batches.clone() });
@@ -391,6 +391,7 @@ impl Replica {
         let reached = leaders.min(self.log.end);
         if reached > self.high_watermark {
             self.high_watermark = reached;
+            self.settle_transactions();
             out.push(Effect::HighWatermark(reached));
         }
     }

@@ -14,6 +14,11 @@ use crate::replica::{
     Ack, Acks, Announce, Append, Effect, Env, Flow, Health, Hello, HelloReply, HelloVerdict, Message, Mutation,
     Produce, Refusal, Replica, ReplicaConfig, RequestId, Role, StoredBatch, Stream,
 };
+use crate::transaction::message::Protocol;
+use crate::transaction::partition::{Guard, Verification};
+
+/// Producers whose transactions are being asked about at once, in one partition.
+const VERIFIED_MAX: usize = 4_096;
 
 /// A produce request that waits for its records to be safe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -68,6 +73,8 @@ pub(super) struct Leader {
     pub(super) no_joining_until_ms: u64,
     /// Whoever joins begins here or above: clients may have been told so.
     pub(super) joins_from: Offset,
+    /// What was asked of transactions' coordinators.
+    pub(super) verification: Verification,
 }
 
 impl Leader {
@@ -140,6 +147,7 @@ impl Replica {
             enough_ms: env.now_ms,
             no_joining_until_ms: 0,
             joins_from: self.log.start,
+            verification: Verification::new(epoch, VERIFIED_MAX),
         };
         // Elected again after the session expired: the log is the same, what waits goes on.
         if let Role::Leader(old) = std::mem::replace(&mut self.role, Role::Idle) {
@@ -232,11 +240,19 @@ impl Replica {
         out.push(Effect::Send { to, stream: Stream::Live, message: Message::Announce(announce) });
     }
 
-    pub(super) fn produce(&mut self, produce: Produce, env: &Env, out: &mut Vec<Effect>) {
+    pub(super) fn produce(
+        &mut self,
+        produce: Produce,
+        protocol: Protocol,
+        guard: Option<Guard>,
+        env: &Env,
+        out: &mut Vec<Effect>,
+    ) {
         if let Err(why) = self.may_accept(env) {
             return out.push(Effect::Reject { request: produce.request, why });
         }
         match self.log.producers.check(&produce.header) {
+            Verdict::Append if produce.header.idempotent() => self.admit(produce, protocol, guard, env, out),
             Verdict::Append => self.append_produced(produce, env, out),
             Verdict::Duplicate { base, last } => self.duplicate(&produce, base, last, out),
             refused => {
@@ -270,7 +286,7 @@ impl Replica {
 
     /// Refused early, before anything is stored, if it could not be acknowledged soon: fewer
     /// than min.insync replicas confirmed, or alive and not merely listed.
-    fn may_accept(&self, env: &Env) -> Result<(), Refusal> {
+    pub(super) fn may_accept(&self, env: &Env) -> Result<(), Refusal> {
         let Role::Leader(leader) = &self.role else {
             reached!("leader.refuses_not_leading");
             return Err(Refusal::new(ErrorCode::NotLeader, "this broker does not lead the partition"));
@@ -300,7 +316,7 @@ impl Replica {
         leader.isr.iter().filter(|m| m.broker == self.member.broker || env.is_alive(m.broker)).count()
     }
 
-    fn append_produced(&mut self, produce: Produce, env: &Env, out: &mut Vec<Effect>) {
+    pub(super) fn append_produced(&mut self, produce: Produce, env: &Env, out: &mut Vec<Effect>) {
         let Role::Leader(leader) = &mut self.role else {
             return;
         };
@@ -328,7 +344,7 @@ impl Replica {
         }
         let previous_epoch = self.log.lineage.last_epoch().unwrap_or_default();
         self.log.lineage.record(batch.epoch, batch.base);
-        self.log.producers.applied(&header, batch.base);
+        self.log.producers.applied_batch(&header, batch.base, &batch.bytes);
         self.log.end = batch.end();
         // Sent before the own disk is done: the two run side by side.
         self.push_live(&batch, previous_epoch, env, out);
@@ -366,7 +382,7 @@ impl Replica {
     }
 
     /// Stored before: acknowledged under the same conditions as the first time.
-    fn duplicate(&mut self, produce: &Produce, base: Offset, last: Offset, out: &mut Vec<Effect>) {
+    pub(super) fn duplicate(&mut self, produce: &Produce, base: Offset, last: Offset, out: &mut Vec<Effect>) {
         let Role::Leader(leader) = &mut self.role else {
             return;
         };
@@ -407,6 +423,7 @@ impl Replica {
         if reached > self.high_watermark {
             reached!("leader.high_watermark_rises");
             self.high_watermark = reached;
+            self.settle_transactions();
             out.push(Effect::HighWatermark(reached));
         }
         let Role::Leader(leader) = &mut self.role else {

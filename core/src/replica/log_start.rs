@@ -58,6 +58,7 @@ impl Replica {
         self.log.start = start;
         self.log.floor = floor.min(start);
         self.log.lineage.set_start(start);
+        self.log.producers.transactions_mut().log_starts_at(start);
         match &self.role {
             Role::Leader(_) => self.tell_log_start(out),
             Role::Follower(_) => {

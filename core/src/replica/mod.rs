@@ -24,14 +24,18 @@ mod progress;
 mod stored;
 #[cfg(test)]
 mod tests;
+mod transactions;
 
 use crate::branches::reached;
 use crate::ids::{BrokerId, Epoch, Generation, Incarnation, Member, Offset, TopicPartition};
 use crate::lineage::Lineage;
 use crate::partition::{LeaderId, PartitionState, VersionedState};
 use crate::producer::ProducerTable;
+use crate::transaction::message::Protocol;
 
-pub use effect::{Acks, Attempt, Effect, Input, LogTerm, Produce, Refusal, RequestId, Stream, WriteKind, WriteOutcome};
+pub use effect::{
+    Acks, Attempt, Effect, Input, LogTerm, Mark, Produce, Refusal, RequestId, Stream, WriteKind, WriteOutcome,
+};
 pub use env::{Env, Health, Peer};
 #[cfg(feature = "model")]
 pub use inspect::Names;
@@ -230,7 +234,9 @@ impl Replica {
         match input {
             Input::State(state) => self.learn_state(state, env, out),
             Input::MinInsync(min) => self.set_min_insync(min, env, out),
-            Input::Produce(produce) => self.produce(produce, env, out),
+            Input::Produce(produce) => self.produce(produce, Protocol::First, None, env, out),
+            Input::ProduceIn { produce, protocol, guard } => self.produce(produce, protocol, guard, env, out),
+            Input::Mark(mark) => self.mark(mark, env, out),
             Input::Durable { term, end } => self.durable(term, end, env, out),
             Input::EpochSaved(epoch) => self.epoch_saved(epoch, env, out),
             Input::LogChanged { term, producers } => self.log_changed(term, producers, env, out),
@@ -387,10 +393,15 @@ impl Replica {
     }
 
     fn refuse_while_halted(&mut self, input: Input, out: &mut Vec<Effect>) {
-        let (Role::Halted(why), Input::Produce(produce)) = (&self.role, input) else { return };
+        let Role::Halted(why) = &self.role else { return };
+        let request = match input {
+            Input::Produce(produce) | Input::ProduceIn { produce, .. } => produce.request,
+            Input::Mark(mark) => mark.request,
+            _ => return,
+        };
         reached!("replica.refuses_while_halted");
         let why = Refusal::new(crate::ErrorCode::PartitionHalted, why.clone());
-        out.push(Effect::Reject { request: produce.request, why });
+        out.push(Effect::Reject { request, why });
     }
 
     fn durable(&mut self, term: LogTerm, end: Offset, env: &Env, out: &mut Vec<Effect>) {
@@ -489,6 +500,7 @@ impl Replica {
         // What came before the change is on stable storage together with it.
         self.log.durable = self.log.end;
         self.log.producers = producers;
+        self.settle_transactions();
         match &self.role {
             Role::Follower(_) => self.log_ready(env, out),
             Role::Leader(_) => self.own_disk_advanced(env, out),

@@ -211,14 +211,11 @@ fn readers_are_told_what_is_wrong() {
 }
 
 #[test]
-fn transactions_are_refused_for_good() {
+fn a_coordinator_of_nothing_is_not_found() {
     let mut wire = cluster().connect();
-    let id = m::TransactionalId(text("t"));
-    let request =
-        m::InitProducerIdRequest::default().with_transactional_id(Some(id)).with_transaction_timeout_ms(1_000);
-    assert_eq!(wire.ask(4, &request).error_code, 53);
-    let find = m::FindCoordinatorRequest::default().with_key(text("t")).with_key_type(1);
-    assert_eq!(wire.ask(3, &find).error_code, 53);
+    let find = |key, kind| m::FindCoordinatorRequest::default().with_key(text(key)).with_key_type(kind);
+    assert_eq!(wire.ask(3, &find("", 1)).error_code, 42);
+    assert_eq!(wire.ask(3, &find("t", 2)).error_code, 42);
 }
 
 #[test]

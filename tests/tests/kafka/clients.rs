@@ -109,6 +109,11 @@ fn confluent_kafka() {
 }
 
 #[test]
+fn transactions_of_confluent_kafka() {
+    python(include_str!("clients/transactions.py"), "confluent-kafka's transactions", "confluent_kafka");
+}
+
+#[test]
 fn kafka_python() {
     python(include_str!("clients/kafka_python.py"), "kafka-python", "kafka");
 }

@@ -7,6 +7,7 @@
 //! | `refusals` | every API in every version, about what is not there |
 //! | `bad_input` | what must not be, and the code that Kafka has for it |
 //! | `members` | a group from its first member to its last |
+//! | `transactions` | transactions of the second protocol, which librdkafka does not speak yet |
 //! | `clients` | kcat, confluent-kafka, kafka-python, aiokafka |
 //! | `java` | Apache Kafka's own tools |
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
@@ -16,5 +17,6 @@ mod clients;
 mod java;
 mod members;
 mod refusals;
+mod transactions;
 mod versions;
 mod wire;

@@ -195,8 +195,6 @@ fn placements(wire: &mut Wire) {
 #[test]
 fn questions_that_are_refused_as_a_whole() {
     let wire = &mut cluster().connect();
-    let producer = m::InitProducerIdRequest::default().with_transactional_id(Some(m::TransactionalId(text("t"))));
-    refused(wire, 53, |_| producer.clone(), |r| r.error_code);
     let find = |version: i16| match version {
         0 => m::FindCoordinatorRequest::default(),
         1..4 => m::FindCoordinatorRequest::default().with_key(text("k")).with_key_type(9),

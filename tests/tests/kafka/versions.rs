@@ -30,6 +30,7 @@ fn every_version_of_every_api_is_answered() {
     records(&mut wire, epoch, &mut seen);
     clusters(&mut wire, &mut seen);
     groups(&mut wire, &mut seen);
+    transactions(&mut seen);
     topics(&mut wire, &mut seen);
     let all: BTreeSet<i16> = APIS.iter().map(|api| api.key).collect();
     assert_eq!(seen, all, "an API is not tested");
@@ -116,6 +117,57 @@ fn sizes(wire: &mut crate::wire::Wire, seen: &mut BTreeSet<i16>) {
     });
 }
 
+/// Each by a producer that nobody knows, which has a code of its own.
+fn transactions(seen: &mut BTreeSet<i16>) {
+    let id = || m::TransactionalId(text("versions"));
+    let mut coordinator = crate::transactions::coordinator("versions");
+    let wire = &mut coordinator;
+    let topic = || {
+        m::add_partitions_to_txn_request::AddPartitionsToTxnTopic::default()
+            .with_name(topic_name("versions"))
+            .with_partitions(vec![0])
+    };
+    let add = |v: i16| match v {
+        0..4 => m::AddPartitionsToTxnRequest::default()
+            .with_v3_and_below_transactional_id(id())
+            .with_v3_and_below_topics(vec![topic()]),
+        _ => {
+            let one = m::add_partitions_to_txn_request::AddPartitionsToTxnTransaction::default()
+                .with_transactional_id(id())
+                .with_topics(vec![topic()]);
+            m::AddPartitionsToTxnRequest::default().with_transactions(vec![one])
+        }
+    };
+    every_version!(seen, wire, 24, |v| add(v), |r| {
+        let several = r.results_by_transaction.first().map(|one| &one.topic_results);
+        several.unwrap_or(&r.results_by_topic_v3_and_below)[0].results_by_partition[0].partition_error_code == 49
+    });
+    let group = || m::GroupId(text("versions"));
+    let offsets = m::AddOffsetsToTxnRequest::default().with_transactional_id(id()).with_group_id(group());
+    every_version!(seen, wire, 25, |_v| offsets.clone(), |r| r.error_code == 49);
+    every_version!(seen, wire, 26, |_v| m::EndTxnRequest::default().with_transactional_id(id()), |r| r.error_code
+        == 49);
+    let asked = m::DescribeTransactionsRequest::default().with_transactional_ids(vec![id()]);
+    every_version!(seen, wire, 65, |_v| asked.clone(), |r| r.transaction_states[0].error_code == 105);
+    every_version!(seen, wire, 66, |_v| m::ListTransactionsRequest::default(), |r| r.error_code == 0);
+    let partition = m::txn_offset_commit_request::TxnOffsetCommitRequestPartition::default().with_committed_offset(1);
+    let topic = m::txn_offset_commit_request::TxnOffsetCommitRequestTopic::default()
+        .with_name(topic_name("versions"))
+        .with_partitions(vec![partition]);
+    let commit = m::TxnOffsetCommitRequest::default()
+        .with_transactional_id(id())
+        .with_group_id(group())
+        .with_generation_id(-1)
+        .with_topics(vec![topic]);
+    let wire = &mut crate::members::coordinator("versions");
+    every_version!(seen, wire, 28, |_v| commit.clone(), |r| r.topics[0].partitions[0].error_code == 49);
+    let topic = m::describe_producers_request::TopicRequest::default()
+        .with_name(topic_name("versions"))
+        .with_partition_indexes(vec![0]);
+    let producers = m::DescribeProducersRequest::default().with_topics(vec![topic]);
+    every_version!(seen, wire, 61, |_v| producers.clone(), |r| r.topics[0].partitions[0].error_code == 0);
+}
+
 fn wire_topic_id(wire: &mut crate::wire::Wire) -> uuid::Uuid {
     let topics = vec![m::metadata_request::MetadataRequestTopic::default().with_name(Some(topic_name("versions")))];
     let response = wire.ask(12, &m::MetadataRequest::default().with_topics(Some(topics)));
@@ -131,8 +183,9 @@ fn clusters(wire: &mut crate::wire::Wire, seen: &mut BTreeSet<i16>) {
         let topic = r.topics.iter().find(|topic| topic.name.as_ref().unwrap().as_str() == "versions").unwrap();
         r.brokers.len() == 3 && topic.error_code == 0 && topic.partitions.len() == 2
     });
-    every_version!(seen, wire, 18, |_v| m::ApiVersionsRequest::default(), |r| {
-        r.error_code == 0 && r.api_keys.len() == APIS.len()
+    every_version!(seen, wire, 18, |v| m::ApiVersionsRequest::default(), |r| {
+        let transactions = r.finalized_features.first().map(|feature| feature.max_version_level);
+        r.error_code == 0 && r.api_keys.len() == APIS.len() && transactions == (v >= 3).then_some(2)
     });
     every_version!(seen, wire, 60, |_v| m::DescribeClusterRequest::default(), |r| {
         r.error_code == 0 && r.brokers.len() == 3 && r.controller_id.0 > 0

@@ -14,6 +14,7 @@ use crate::kafka::address::{NOBODY, Node};
 use crate::kafka::errors;
 use crate::kafka::names::text;
 use crate::kafka::service::Call;
+use crate::kafka::transactions;
 
 const GROUP: i8 = 0;
 const TRANSACTION: i8 = 1;
@@ -60,19 +61,20 @@ impl From<Error> for Refusal {
 }
 
 async fn find(call: &Call, key: &str, key_type: i8, deadline: Instant) -> Result<Node, Refusal> {
-    match key_type {
-        GROUP => {}
+    let broker = match key_type {
+        GROUP => {
+            allowed(call, Verb::Describe, key)?;
+            call.parts().groups.coordinator_of(key, deadline).await?
+        }
         TRANSACTION => {
-            // A code that ends the search: there are no transactions here.
-            let error = Error::new(ErrorCode::InvalidRequest, "there are no transactions in this cluster");
-            return Err(Refusal { code: errors::TRANSACTIONAL_ID_AUTHORIZATION_FAILED, error });
+            transactions::allowed(call, key)
+                .map_err(|error| Refusal { code: errors::TRANSACTIONAL_ID_AUTHORIZATION_FAILED, error })?;
+            call.parts().transactions.coordinator_of(key, deadline).await?
         }
         other => return Err(Error::new(ErrorCode::InvalidRequest, format!("no coordinator is of type {other}")).into()),
-    }
-    allowed(call, Verb::Describe, key)?;
-    let broker = call.parts().groups.coordinator_of(key, deadline).await?;
+    };
     let unknown = || {
-        let cause = format!("broker {broker}, which coordinates the group, has no address for this client");
+        let cause = format!("broker {broker}, which coordinates it, has no address for this client");
         Error::new(ErrorCode::CoordinatorUnavailable, cause)
     };
     Ok(call.service.node(broker).ok_or_else(unknown)?)

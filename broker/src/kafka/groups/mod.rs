@@ -38,7 +38,7 @@ pub(super) use sync_group::serve as sync_group;
 
 /// The code of a group's error. What concerns the group's log is said in terms that make a
 /// member ask again, or look for the coordinator anew; others would end it.
-fn code_of(error: &Error) -> i16 {
+pub(super) fn code_of(error: &Error) -> i16 {
     /// `COORDINATOR_NOT_AVAILABLE`
     const NOT_AVAILABLE: i16 = 15;
     /// `NOT_COORDINATOR`
@@ -55,11 +55,11 @@ fn code_of(error: &Error) -> i16 {
     }
 }
 
-fn allowed(call: &Call, verb: Verb, group: &str) -> Result<(), Error> {
+pub(super) fn allowed(call: &Call, verb: Verb, group: &str) -> Result<(), Error> {
     call.authorize(verb, Resource::Group(group))
 }
 
-fn identity(member: &str, instance: Option<&StrBytes>) -> Identity {
+pub(super) fn identity(member: &str, instance: Option<&StrBytes>) -> Identity {
     Identity { member: member.to_owned(), instance: instance.map(|name| name.to_string()) }
 }
 
@@ -78,14 +78,14 @@ impl Call {
 }
 
 /// Places in the order of a request's topics, with what became of each.
-struct ByPlace<T>(BTreeMap<Place, T>);
+pub(super) struct ByPlace<T>(BTreeMap<Place, T>);
 
 impl<T> ByPlace<T> {
-    fn new(results: impl IntoIterator<Item = (Place, T)>) -> Self {
+    pub(super) fn new(results: impl IntoIterator<Item = (Place, T)>) -> Self {
         Self(results.into_iter().collect())
     }
 
-    fn take(&mut self, topic: &str, partition: i32) -> Option<T> {
+    pub(super) fn take(&mut self, topic: &str, partition: i32) -> Option<T> {
         self.0.remove(&Place::new(topic, u32::try_from(partition).ok()?))
     }
 }

@@ -2,7 +2,7 @@
 //! of Kafka's message definitions. The tests compare every one of them with what the decoder of
 //! that request reads.
 
-use super::layout::Kind::{Array, Blob, Fixed, MaybeStruct, Struct, Text};
+use super::layout::Kind::{self, Array, Blob, Fixed, MaybeStruct, Struct, Text};
 use super::layout::{Layout, NEVER, always, between, since, tagged, until};
 
 pub const PRODUCE: Layout = Layout {
@@ -14,6 +14,60 @@ pub const PRODUCE: Layout = Layout {
         always(Array(&Struct(&[always(Text), always(Array(&Struct(&[always(Fixed(4)), always(Blob)])))]))),
     ],
 };
+
+/// What AddPartitionsToTxn says of one topic.
+const ADDED_TOPIC: Kind = Struct(&[always(Text), always(Array(&Fixed(4)))]);
+
+pub const ADD_PARTITIONS_TO_TXN: Layout = Layout {
+    flexible: 3,
+    fields: &[
+        since(
+            4,
+            Array(&Struct(&[
+                always(Text),
+                always(Fixed(8)),
+                always(Fixed(2)),
+                always(Fixed(1)),
+                always(Array(&ADDED_TOPIC)),
+            ])),
+        ),
+        until(3, Text),
+        until(3, Fixed(8)),
+        until(3, Fixed(2)),
+        until(3, Array(&ADDED_TOPIC)),
+    ],
+};
+
+pub const ADD_OFFSETS_TO_TXN: Layout =
+    Layout { flexible: 3, fields: &[always(Text), always(Fixed(8)), always(Fixed(2)), always(Text)] };
+
+pub const END_TXN: Layout =
+    Layout { flexible: 3, fields: &[always(Text), always(Fixed(8)), always(Fixed(2)), always(Fixed(1))] };
+
+pub const TXN_OFFSET_COMMIT: Layout = Layout {
+    flexible: 3,
+    fields: &[
+        always(Text),
+        always(Text),
+        always(Fixed(8)),
+        always(Fixed(2)),
+        since(3, Fixed(4)),
+        since(3, Text),
+        since(3, Text),
+        always(Array(&Struct(&[
+            always(Text),
+            always(Array(&Struct(&[always(Fixed(4)), always(Fixed(8)), since(2, Fixed(4)), always(Text)]))),
+        ]))),
+    ],
+};
+
+pub const DESCRIBE_PRODUCERS: Layout =
+    Layout { flexible: 0, fields: &[always(Array(&Struct(&[always(Text), always(Array(&Fixed(4)))])))] };
+
+pub const DESCRIBE_TRANSACTIONS: Layout = Layout { flexible: 0, fields: &[always(Array(&Text))] };
+
+pub const LIST_TRANSACTIONS: Layout =
+    Layout { flexible: 0, fields: &[always(Array(&Text)), always(Array(&Fixed(8))), since(1, Fixed(8))] };
 
 pub const FETCH: Layout = Layout {
     flexible: 12,

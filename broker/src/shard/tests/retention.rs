@@ -80,6 +80,7 @@ impl Only {
             id: id(0),
             acks: Acks::All,
             epoch: None,
+            transaction: None,
             header,
             bytes,
             reply,
@@ -97,7 +98,14 @@ impl Only {
 
     async fn read(&mut self, from: u64) -> Result<Vec<StoredBatch>, ErrorCode> {
         let (reply, answer) = oneshot::channel();
-        let call = FetchCall { id: id(0), from: Offset(from), max_bytes: 1, epoch: None, reply };
+        let call = FetchCall {
+            id: id(0),
+            from: Offset(from),
+            max_bytes: 1,
+            epoch: None,
+            isolation: crate::shard::Isolation::Uncommitted,
+            reply,
+        };
         self.bench.input(ShardInput::Fetch(call));
         self.bench.settle().await;
         answer.await.unwrap().map(|fetched| fetched.batches).map_err(|failure| failure.error.code)

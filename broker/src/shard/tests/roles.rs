@@ -115,6 +115,7 @@ async fn an_acknowledged_record_is_below_the_end_that_is_shown() {
         id: id(0),
         acks: Acks::All,
         epoch: None,
+        transaction: None,
         header,
         bytes,
         reply,

@@ -1,5 +1,5 @@
-//! What is saved beside the log: after any truncation and any restart, epochs and producers
-//! are those of the batches that are there.
+//! What is saved beside the log: after any truncation and any restart, epochs, producers and
+//! their transactions are those of the batches that are there.
 
 use rand::rngs::StdRng;
 use rand::seq::IteratorRandom;
@@ -58,8 +58,16 @@ impl Random {
         let mut base = end.0;
         for _ in 0..self.random.random_range(1..4) {
             let (producer, count) = (self.random.random_range(0..4), self.random.random_range(1..4));
+            // The last two write in transactions.
+            let in_transaction = producer >= 2;
+            if in_transaction && self.random.random_ratio(1, 3) {
+                batches.push(ended(base, self.epoch, producer as u64, self.random.random()));
+                base += 1;
+                continue;
+            }
             let sequence = &mut self.sequences[producer];
-            batches.push(produced(base, count, self.epoch, producer as u64, *sequence));
+            let batch = produced(base, count, self.epoch, producer as u64, *sequence);
+            batches.push(if in_transaction { transactional(batch) } else { batch });
             *sequence += count as i32;
             base += u64::from(count);
         }
@@ -131,7 +139,14 @@ impl Random {
         assert_eq!(replica.log_end(), copy.end);
         let (lineage, producers) = from_scratch(&copy.batches);
         assert_eq!(replica.lineage(), &lineage);
-        assert_eq!(replica.producers(), &producers);
+        let found = replica.producers();
+        assert_eq!(found.iter().collect::<Vec<_>>(), producers.iter().collect::<Vec<_>>());
+        let (found, transactions) = (found.transactions(), producers.transactions());
+        assert_eq!(found.open().collect::<Vec<_>>(), transactions.open().collect::<Vec<_>>());
+        assert_eq!(found.known().collect::<Vec<_>>(), transactions.known().collect::<Vec<_>>());
+        assert_eq!(found.aborted(), transactions.aborted());
+        let high = replica.high_watermark();
+        assert_eq!(found.last_stable(high), transactions.last_stable(high));
         assert!(replica.high_watermark() <= self.high, "nothing above was committed");
     }
 }

@@ -116,7 +116,7 @@ impl Running {
             let header = BatchHeader::parse(&bytes).unwrap();
             let (reply, answer) = oneshot::channel();
             let reply = Box::new(move |result: Result<_, baton_core::Error>| drop(reply.send(result)));
-            let call = ProduceCall { id: id(0), acks: Acks::All, epoch: None, header, bytes, reply };
+            let call = ProduceCall { id: id(0), acks: Acks::All, epoch: None, transaction: None, header, bytes, reply };
             self.inputs.send(ShardInput::Produce(call)).await.unwrap();
             answers.push_back(answer);
             if answers.len() > 64 {

@@ -1,10 +1,11 @@
 //! What Baton's own topics need: that of the history to be there, and all of them to have three
-//! copies once they can. The groups' topic is made by the first broker that needs it, perhaps
-//! before others have come.
+//! copies once they can. The topics of groups and transactions are made by the first
+//! broker that needs them, perhaps before others have come.
 
 use std::collections::BTreeMap;
 
 use baton_broker::group::GROUPS_TOPIC;
+use baton_broker::transaction::TRANSACTIONS_TOPIC;
 use baton_core::partition::{Assignment, PartitionState};
 use baton_core::placement::{PlacementLimits, Replicas, place};
 use baton_core::{BrokerId, TopicId, TopicPartition};
@@ -50,7 +51,8 @@ pub fn next_step(snapshot: &Snapshot, limits: PlacementLimits, waited_enough: bo
         let creation = Creation { name: EVENTS_TOPIC.to_owned(), internal: true, config, ..Creation::default() };
         return Some(InternalStep::Create(creation));
     }
-    let topics = [EVENTS_TOPIC, GROUPS_TOPIC].into_iter().filter_map(|name| snapshot.topic_named(name));
+    let topics =
+        [EVENTS_TOPIC, GROUPS_TOPIC, TRANSACTIONS_TOPIC].into_iter().filter_map(|name| snapshot.topic_named(name));
     let mut settled = topics.filter(|topic| topic.node.intent == Intent::None);
     settled
         .find_map(|topic| add_copies(snapshot, topic, live, limits, seed).or_else(|| raise_min_insync(snapshot, topic)))

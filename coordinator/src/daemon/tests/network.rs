@@ -133,6 +133,20 @@ impl Peer for Asked {
         Ok(Response::new(v1::FenceResponse { fenced: true, generation: Some(2), end_offset: Some(9) }))
     }
 
+    async fn join_transaction(
+        &self,
+        _: Request<v1::JoinTransactionRequest>,
+    ) -> Result<Response<v1::JoinTransactionResponse>, Status> {
+        Err(Status::unimplemented("only brokers ask for it"))
+    }
+
+    async fn write_markers(
+        &self,
+        _: Request<v1::WriteMarkersRequest>,
+    ) -> Result<Response<v1::WriteMarkersResponse>, Status> {
+        Err(Status::unimplemented("only brokers ask for it"))
+    }
+
     async fn resign(&self, _: Request<v1::ResignRequest>) -> Result<Response<v1::ResignResponse>, Status> {
         let error = baton_core::Error::new(ErrorCode::NotLeader, "not here");
         Ok(Response::new(v1::ResignResponse { error: Some(error.into()) }))

@@ -291,6 +291,8 @@ impl Cluster {
             }
             Effect::Reject { request, why } => self.rejected(request, &why),
             Effect::Halt(why) => Err(format!("7: {broker} halts: {why}")),
+            // Nobody sends batches of transactions here.
+            Effect::Verify { produce, .. } => Err(format!("{broker} asks about {:?}", produce.request)),
             Effect::HighWatermark(_) | Effect::RoleChanged => Ok(()),
         }
     }

@@ -10,3 +10,4 @@ mod node;
 mod registry;
 mod rng;
 mod rules;
+mod transactions;

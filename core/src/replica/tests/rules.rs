@@ -59,7 +59,7 @@ fn an_empty_disk_is_another_member() {
     walks_notice_in(|cluster| cluster.forget_disks = true);
 }
 
-const E1: Epoch = Epoch(1);
+pub(super) const E1: Epoch = Epoch(1);
 
 fn member(broker: u32) -> Member {
     Member { broker: BrokerId(broker), disk: DiskId(u128::from(broker)), generation: Generation(0) }
@@ -86,8 +86,8 @@ fn state(isr: &[u32], version: i32) -> VersionedState {
 }
 
 /// One replica whose disk is instantaneous.
-struct Script {
-    replica: Replica,
+pub(super) struct Script {
+    pub(super) replica: Replica,
     env: Env,
 }
 
@@ -104,7 +104,7 @@ impl Script {
     }
 
     /// Leads with these members in sync; broker 2 has greeted and gets every batch.
-    fn leading(isr: &[u32], rule: Option<Mutation>) -> Self {
+    pub(super) fn leading(isr: &[u32], rule: Option<Mutation>) -> Self {
         let mut script = Self::new(1, rule);
         script.step(Input::State(state(isr, 1)));
         script.receive(2, Message::Hello(hello(E1, 1)));
@@ -112,7 +112,7 @@ impl Script {
         script
     }
 
-    fn step(&mut self, input: Input) -> Vec<Effect> {
+    pub(super) fn step(&mut self, input: Input) -> Vec<Effect> {
         let mut out = Vec::new();
         self.replica.step(input, &self.env, &mut out);
         for effect in out.clone() {
@@ -128,7 +128,7 @@ impl Script {
         out
     }
 
-    fn receive(&mut self, from: u32, message: Message) -> Vec<Effect> {
+    pub(super) fn receive(&mut self, from: u32, message: Message) -> Vec<Effect> {
         self.step(Input::Message { from: BrokerId(from), message })
     }
 
@@ -156,7 +156,7 @@ fn hello(epoch: Epoch, flow: u64) -> Hello {
     }
 }
 
-fn ack(end: u64) -> Ack {
+pub(super) fn ack(end: u64) -> Ack {
     Ack {
         epoch: E1,
         flow: Flow(1),

@@ -54,6 +54,12 @@ impl AbortedIndex {
         found[..enough].iter().filter(move |aborted| aborted.first < to)
     }
 
+    /// Those that were aborted below this offset.
+    pub(super) fn up_to(&self, end: Offset) -> Self {
+        let known = self.0.partition_point(|aborted| aborted.last < end);
+        Self(self.0[..known].to_vec())
+    }
+
     /// The log starts here now.
     pub(super) fn forget_below(&mut self, start: Offset) {
         let gone = self.0.partition_point(|aborted| aborted.last < start);

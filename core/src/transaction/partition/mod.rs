@@ -70,8 +70,12 @@ struct Known {
 /// again, and readers must not go by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Ended {
+    producer: ProducerId,
     first: Offset,
     marker: Offset,
+    /// Of the records, and of the marker before this one: what the producer was until then.
+    epoch: ProducerEpoch,
+    coordinator_epoch: Option<Epoch>,
 }
 
 /// How a client's batch stands to the transactions.
@@ -106,7 +110,7 @@ pub enum MarkerVerdict {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct TransactionTable {
     limits: TableLimits,
-    /// The offset after the last batch that was applied.
+    /// The offset after the last batch that counted.
     end: Offset,
     producers: BTreeMap<ProducerId, Known>,
     /// Open transactions by their first offset.
@@ -132,6 +136,51 @@ impl TransactionTable {
     #[must_use]
     pub fn aborted(&self) -> &AbortedIndex {
         &self.aborted
+    }
+
+    /// Whether nothing is known that would have to be saved.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.producers.is_empty() && self.ended.is_empty() && self.aborted.is_empty()
+    }
+
+    /// What the batches below `start` say, as far as it is still known: the table that makes
+    /// this one when the batches from `start` on are applied to it. A transaction that was open
+    /// there and ended since is known while its marker is not known to be committed; so `start`
+    /// must not be below what [`TransactionTable::committed`] was last told, unless the log
+    /// begins there.
+    #[must_use]
+    pub fn before(&self, start: Offset) -> Self {
+        let mut before = Self::new(self.limits);
+        let below = |last: Offset| last.min(Offset(start.0.saturating_sub(1)));
+        for (id, known) in &self.producers {
+            let open = known.open_since.is_some_and(|first| first < start);
+            if open || known.last < start {
+                before.put_in(*id, Known { last: below(known.last), ..*known });
+            }
+        }
+        for ended in &self.ended {
+            if ended.marker < start {
+                before.ended.push_back(*ended);
+            } else if ended.first < start {
+                before.take_out(ended.producer);
+                let (epoch, coordinator_epoch) = (ended.epoch, ended.coordinator_epoch);
+                let last = below(ended.marker);
+                let known = Known { epoch, last, open_since: Some(ended.first), coordinator_epoch };
+                before.put_in(ended.producer, known);
+            }
+        }
+        before.aborted = self.aborted.up_to(start);
+        before.end = self.end.min(start);
+        before
+    }
+
+    /// The producers that are known: id, epoch, last offset, first offset of an open
+    /// transaction, and the epoch of the coordinator that wrote the last marker.
+    pub fn known(&self) -> impl Iterator<Item = (Producer, Offset, Option<Offset>, Option<Epoch>)> {
+        self.producers.iter().map(|(id, known)| {
+            (Producer { id: *id, epoch: known.epoch }, known.last, known.open_since, known.coordinator_epoch)
+        })
     }
 
     /// The producers with open transactions, and where these begin, the oldest first.
@@ -202,20 +251,26 @@ impl TransactionTable {
     /// if there is one. What is in the log counts, whatever the checks would say about it.
     pub fn applied(&mut self, header: &BatchHeader, base: Offset, marker: Option<&EndMarker>) {
         let last = base.plus(u64::from(header.last_offset_delta));
-        self.end = last.plus(1);
         let id = header.producer_id;
         let opens = header.attributes.transactional() && !header.attributes.control();
         if !header.idempotent() || !(opens || marker.is_some() || self.producers.contains_key(&id)) {
             return;
         }
+        self.end = last.plus(1);
         let before = self.take_out(id);
+        let earlier = before;
         let epoch = header.producer_epoch;
         let mut known = before.unwrap_or(Known { epoch, last, open_since: None, coordinator_epoch: None });
         (known.epoch, known.last) = (epoch, last);
         if let Some(marker) = marker {
             known.coordinator_epoch = Some(marker.coordinator_epoch);
             if let Some(first) = known.open_since.take() {
-                self.end_transaction(Producer { id, epoch }, first, base, marker.commit);
+                let (epoch, coordinator_epoch) =
+                    earlier.map_or((epoch, None), |earlier| (earlier.epoch, earlier.coordinator_epoch));
+                self.end_transaction(
+                    Ended { producer: id, first, marker: base, epoch, coordinator_epoch },
+                    marker.commit,
+                );
             }
         } else if opens {
             known.open_since = known.open_since.or(Some(base));
@@ -229,11 +284,12 @@ impl TransactionTable {
         }
     }
 
-    fn end_transaction(&mut self, producer: Producer, first: Offset, marker: Offset, commit: bool) {
-        self.ended.push_back(Ended { first, marker });
+    fn end_transaction(&mut self, ended: Ended, commit: bool) {
+        let Ended { producer, first, marker, .. } = ended;
+        self.ended.push_back(ended);
         if !commit {
             let last_stable = self.open.first().map_or(marker.plus(1), |(first, _)| *first);
-            self.aborted.push(AbortedTransaction { producer: producer.id, first, last: marker, last_stable });
+            self.aborted.push(AbortedTransaction { producer, first, last: marker, last_stable });
         }
     }
 

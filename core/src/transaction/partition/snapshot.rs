@@ -5,7 +5,8 @@
 //! version u8 = 1 │ end offset u64
 //!   │ producers u32 │ { id i64 │ epoch i16 │ last offset u64 │ flags u8: 1 open, 2 marked
 //!                       │ flag 1: first offset u64 │ flag 2: coordinator epoch u32 }…
-//!   │ ended u32 │ { first offset u64 │ marker's offset u64 }…
+//!   │ ended u32 │ { producer id i64 │ epoch i16 │ flags u8: 2 marked │ first offset u64
+//!                   │ marker's offset u64 │ flag 2: coordinator epoch u32 }…
 //!   │ aborted u32 │ { producer id i64 │ first offset u64 │ marker's offset u64 │ last stable u64 }…
 //!   │ CRC-32C u32 over all before it
 //! ```
@@ -26,7 +27,8 @@ const MARKED: u8 = 2;
 const FRAME_BYTES: usize = 1 + 8 + 3 * 4 + 4;
 const PRODUCER_BYTES_MIN: usize = 8 + 2 + 8 + 1;
 const PRODUCER_BYTES_MAX: usize = PRODUCER_BYTES_MIN + 8 + 4;
-const ENDED_BYTES: usize = 16;
+const ENDED_BYTES_MIN: usize = 8 + 2 + 1 + 16;
+const ENDED_BYTES_MAX: usize = ENDED_BYTES_MIN + 4;
 const ABORTED_BYTES: usize = 32;
 
 /// Why a snapshot cannot be used. The table is then rebuilt from the whole log.
@@ -49,14 +51,19 @@ impl From<bytes::TryGetError> for SnapshotError {
 }
 
 impl TransactionTable {
+    /// The snapshot has at most so many bytes.
+    #[must_use]
+    pub fn encoded_bytes_max(&self) -> usize {
+        FRAME_BYTES
+            + self.producers.len() * PRODUCER_BYTES_MAX
+            + self.ended.len() * ENDED_BYTES_MAX
+            + self.aborted.len() * ABORTED_BYTES
+    }
+
     /// The snapshot of the table. All counts are bounded far below 2³².
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        let bytes = FRAME_BYTES
-            + self.producers.len() * PRODUCER_BYTES_MAX
-            + self.ended.len() * ENDED_BYTES
-            + self.aborted.len() * ABORTED_BYTES;
-        let mut out = BytesMut::with_capacity(bytes);
+        let mut out = BytesMut::with_capacity(self.encoded_bytes_max());
         out.put_u8(VERSION);
         out.put_u64(self.end.0);
         out.put_u32(self.producers.len() as u32);
@@ -65,8 +72,7 @@ impl TransactionTable {
         }
         out.put_u32(self.ended.len() as u32);
         for ended in &self.ended {
-            out.put_u64(ended.first.0);
-            out.put_u64(ended.marker.0);
+            put_ended(&mut out, ended);
         }
         out.put_u32(self.aborted.len() as u32);
         for aborted in self.aborted.iter() {
@@ -122,6 +128,17 @@ fn put_producer(out: &mut BytesMut, id: ProducerId, known: &Known) {
     }
 }
 
+fn put_ended(out: &mut BytesMut, ended: &Ended) {
+    out.put_i64(ended.producer.0);
+    out.put_i16(ended.epoch.0);
+    out.put_u8(if ended.coordinator_epoch.is_some() { MARKED } else { 0 });
+    out.put_u64(ended.first.0);
+    out.put_u64(ended.marker.0);
+    if let Some(epoch) = ended.coordinator_epoch {
+        out.put_u32(epoch.0);
+    }
+}
+
 fn read_producers(rest: &mut &[u8], table: &mut TransactionTable) -> Result<(), SnapshotError> {
     for _ in 0..count(rest, PRODUCER_BYTES_MIN)? {
         let id = ProducerId(rest.try_get_i64()?);
@@ -146,8 +163,15 @@ fn read_producers(rest: &mut &[u8], table: &mut TransactionTable) -> Result<(), 
 
 fn ended(rest: &mut &[u8]) -> Result<VecDeque<Ended>, SnapshotError> {
     let mut ended: VecDeque<Ended> = VecDeque::new();
-    for _ in 0..count(rest, ENDED_BYTES)? {
-        let one = Ended { first: Offset(rest.try_get_u64()?), marker: Offset(rest.try_get_u64()?) };
+    for _ in 0..count(rest, ENDED_BYTES_MIN)? {
+        let (producer, epoch) = (ProducerId(rest.try_get_i64()?), ProducerEpoch(rest.try_get_i16()?));
+        let flags = rest.try_get_u8()?;
+        if flags & !MARKED != 0 {
+            return Err(SnapshotError::Malformed("a flag that is not known"));
+        }
+        let (first, marker) = (Offset(rest.try_get_u64()?), Offset(rest.try_get_u64()?));
+        let coordinator_epoch = (flags & MARKED != 0).then(|| rest.try_get_u32()).transpose()?.map(Epoch);
+        let one = Ended { producer, first, marker, epoch, coordinator_epoch };
         if one.first >= one.marker || ended.back().is_some_and(|last| last.marker >= one.marker) {
             return Err(SnapshotError::Malformed("ended transactions out of order"));
         }

@@ -30,7 +30,7 @@ pub enum Admission {
     Refused(ErrorCode),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Asked {
     guard: Guard,
     epoch: ProducerEpoch,
@@ -40,7 +40,7 @@ struct Asked {
 }
 
 /// What the leader of one partition has asked coordinators about, and did not append yet.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Verification {
     leader_epoch: Epoch,
     asked: BTreeMap<ProducerId, Asked>,

@@ -256,6 +256,31 @@ proptest! {
     }
 
     #[test]
+    fn what_was_known_at_an_offset_is_found_again(steps in steps(), at in any::<prop::sample::Index>()) {
+        let mut log = Log::default();
+        for (who, end, transactional) in steps {
+            match end {
+                Some((commit, coordinator)) => log.end(marker(who, commit, coordinator)),
+                None => log.push(data(who, 0, transactional), None),
+            }
+        }
+        let at = at.index(log.batches.len() + 1);
+        let then = replayed(TransactionTable::default(), &log.batches[..at], 0);
+        let before = log.table.before(Offset(at as u64));
+        prop_assert_eq!(before.open().collect::<Vec<_>>(), then.open().collect::<Vec<_>>());
+        prop_assert_eq!(before.aborted(), then.aborted());
+        prop_assert!(TransactionTable::decode(&before.encode(), TableLimits::default()).is_ok());
+        // What follows makes of it what is known now, as far as readers see it.
+        let again = replayed(before, &log.batches, at);
+        prop_assert_eq!(again.open().collect::<Vec<_>>(), log.table.open().collect::<Vec<_>>());
+        prop_assert_eq!(again.aborted(), log.table.aborted());
+        for high_watermark in at..=log.batches.len() {
+            let high_watermark = Offset(high_watermark as u64);
+            prop_assert_eq!(again.last_stable(high_watermark), log.table.last_stable(high_watermark));
+        }
+    }
+
+    #[test]
     fn damaged_snapshots_are_told(steps in steps(), at in any::<prop::sample::Index>(), bit in 0..8_u8) {
         let mut log = Log::default();
         for (who, end, _) in steps {

@@ -1,0 +1,60 @@
+//! Transactions while the brokers that coordinate and lead are killed: each is there as a whole
+//! or not at all, whoever carries it through.
+//!
+//! The client is confluent-kafka, run by the interpreter that `BATON_TEST_PYTHON` names.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use std::net::TcpListener;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use baton_coordinator::dev::{DevCluster, DevOptions};
+
+/// Long enough for a broker to be missed and taken back on two shared cores.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Between one kill and the start of the broker, and from there to the next kill.
+const PAUSE: Duration = Duration::from_secs(3);
+
+/// A block of ports that nobody listens on now.
+fn free_block() -> u16 {
+    let free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+    let blocks = (21_000..30_000_u16).step_by(100).skip(usize::from(std::process::id() as u16 % 50));
+    blocks.into_iter().find(|first| (0..100).all(|n| free(first + n))).expect("a free block of ports")
+}
+
+#[test]
+fn transactions_outlive_their_coordinators() {
+    let Some(interpreter) = std::env::var_os("BATON_TEST_PYTHON") else {
+        eprintln!("BATON_TEST_PYTHON is not set: transactions are not tested through failovers");
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let first_port = free_block();
+    let options = DevOptions { dir: dir.path().to_owned(), first_port, kafka_port: Some(first_port + 20) };
+    let cluster = DevCluster::start(options).unwrap();
+    assert!(cluster.wait_ready(PATIENCE), "the cluster is not ready");
+    let mut client = Command::new("timeout")
+        .arg("200")
+        .arg(interpreter)
+        .args(["-c", include_str!("failover.py"), &cluster.kafka_bootstrap().unwrap()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let stop = client.stdin.take().unwrap();
+    // Each of them coordinates or leads something of it.
+    for broker in [1, 2, 3, 1, 2, 3] {
+        std::thread::sleep(PAUSE);
+        cluster.kill(broker).unwrap();
+        std::thread::sleep(PAUSE);
+        cluster.start_broker(broker).unwrap();
+        assert!(cluster.wait_ready(PATIENCE), "broker {broker} does not come back");
+    }
+    drop(stop);
+    let output = client.wait_with_output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && out.trim_end().ends_with("done"), "{out}\n{err}");
+    eprintln!("{out}{err}");
+}
