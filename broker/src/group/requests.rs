@@ -17,7 +17,7 @@ pub struct Place {
 
 impl Place {
     #[must_use]
-    pub fn new(topic: &str, partition: u32) -> Self {
+    pub fn new(topic: impl Into<Arc<str>>, partition: u32) -> Self {
         Self { topic: topic.into(), partition }
     }
 

@@ -262,11 +262,11 @@ fn member(identity: &Identity) -> GroupMember {
 }
 
 fn places(partitions: &[v1::GroupPartition]) -> Vec<Place> {
-    partitions.iter().map(|at| Place::new(&at.topic, at.partition)).collect()
+    partitions.iter().map(|at| Place::new(at.topic.as_str(), at.partition)).collect()
 }
 
 fn new_offset(wire: v1::OffsetToCommit) -> Result<(Place, NewOffset), Error> {
-    let place = Place::new(&wire.topic, wire.partition);
+    let place = Place::new(wire.topic.as_str(), wire.partition);
     let offset = Offset::from_wire(wire.offset).ok_or_else(|| {
         let cause = format!("{} is no offset", wire.offset);
         Error::new(ErrorCode::InvalidRequest, cause).topic(&wire.topic).partition(wire.partition)

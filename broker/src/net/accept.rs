@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures::Stream;
 use futures::stream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use super::{Connection, Incoming};
 use crate::metrics::ListenerMetrics;
@@ -20,6 +20,9 @@ use crate::metrics::ListenerMetrics;
 pub const HTTP2_PREFACE_BYTES: usize = 24;
 
 const BACK_OFF_MIN: Duration = Duration::from_millis(5);
+/// How often it is said that clients are turned away.
+const SAY_EVERY: Duration = Duration::from_secs(10);
+
 const BACK_OFF_MAX: Duration = Duration::from_secs(1);
 
 /// What one listener lets in.
@@ -40,12 +43,14 @@ pub struct Acceptor {
     incoming: Box<dyn Incoming>,
     limits: AcceptLimits,
     back_off: Duration,
+    /// When it was last said that there are too many.
+    said: Option<Instant>,
 }
 
 impl Acceptor {
     #[must_use]
     pub fn new(incoming: Box<dyn Incoming>, limits: AcceptLimits) -> Self {
-        Self { incoming, limits, back_off: BACK_OFF_MIN }
+        Self { incoming, limits, back_off: BACK_OFF_MIN, said: None }
     }
 
     /// The bound address, with the real port.
@@ -85,10 +90,17 @@ impl Acceptor {
         })
     }
 
-    fn admit(&self, connection: Connection) -> Option<Connection> {
+    fn admit(&mut self, connection: Connection) -> Option<Connection> {
         let Ok(slot) = Arc::clone(&self.limits.connections).try_acquire_owned() else {
             self.limits.metrics.refused();
-            tracing::debug!(peer = ?connection.remote_addr(), "the limit of connections is reached");
+            let now = Instant::now();
+            if self.said.is_none_or(|said| now.duration_since(said) >= SAY_EVERY) {
+                self.said = Some(now);
+                tracing::warn!(
+                    peer = ?connection.remote_addr(),
+                    "connections are turned away: so many are open as `limits.connections` (`peer_connections`, `http_connections`) allows"
+                );
+            }
             return None;
         };
         self.limits.metrics.opened();

@@ -310,6 +310,7 @@ fn offsets_of_what_is_not_there() {
     cluster().create("offsets", 1);
     for (what, request, code) in [
         ("an unknown topic", commit("no-such-topic", 0, "", -1), 3),
+        ("a name that no topic may have", commit(&"x".repeat(30_000), 0, "", -1), 3),
         ("an unknown partition", commit("offsets", 7, "", -1), 3),
         ("a generation of no group", commit("offsets", 0, "nobody", 1), 22),
         ("an offset of a group without members", commit("offsets", 0, "", -1), 0),

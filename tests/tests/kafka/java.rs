@@ -80,7 +80,7 @@ fn topics_and_settings() {
         return;
     }
     let versions = run("broker-api-versions", &[]);
-    says(&versions, &["Produce(0): 0 to 11 [usable: 11]", "DescribeLogDirs(35): 1 to 4 [usable: 4]"]);
+    says(&versions, &["Produce(0): 0 to 12 [usable: 11]", "DescribeLogDirs(35): 1 to 4 [usable: 4]"]);
     assert_eq!(versions.matches("(id: ").count(), 3, "{versions}");
     let create = ["--create", "--topic", "java", "--partitions", "2", "--replication-factor", "3"];
     run("topics", &[&create[..], &["--config", "retention.ms=3600000"]].concat());

@@ -3,17 +3,14 @@
 use kafka_protocol::messages::delete_groups_response::DeletableGroupResult;
 use kafka_protocol::messages::{DeleteGroupsRequest, DeleteGroupsResponse};
 
-use super::{allowed, code_of};
+use super::{allowed, code_of, within};
 use crate::authorizer::Verb;
 use crate::kafka::service::Call;
 
-/// Groups of one request.
-const GROUPS_MAX: usize = 1_000;
-
 pub(in crate::kafka) async fn serve(call: &Call, request: DeleteGroupsRequest) -> DeleteGroupsResponse {
     let mut results = Vec::new();
-    for group in request.groups_names.into_iter().take(GROUPS_MAX) {
-        let result = match allowed(call, Verb::Delete, &group) {
+    for (index, group) in request.groups_names.into_iter().enumerate() {
+        let result = match within(index).and_then(|()| allowed(call, Verb::Delete, &group)) {
             Ok(()) => call.parts().groups.delete_group(&group, call.context.deadline).await,
             Err(error) => Err(error),
         };

@@ -5,7 +5,7 @@ use baton_core::{Error, ErrorCode};
 use kafka_protocol::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
 use kafka_protocol::messages::{DescribeGroupsRequest, DescribeGroupsResponse};
 
-use super::{allowed, code_of, wire_text};
+use super::{allowed, code_of, wire_text, within};
 use crate::authorizer::Verb;
 use crate::kafka::errors;
 use crate::kafka::names::text;
@@ -14,13 +14,10 @@ use crate::kafka::service::Call;
 /// The first version in which a group that is not there is an error (KIP-1043).
 const NOT_FOUND: i16 = 6;
 
-/// Groups of one request.
-const GROUPS_MAX: usize = 1_000;
-
 pub(in crate::kafka) async fn serve(call: &Call, request: DescribeGroupsRequest) -> DescribeGroupsResponse {
     let mut groups = Vec::new();
-    for group in request.groups.into_iter().take(GROUPS_MAX) {
-        let found = match allowed(call, Verb::Describe, &group) {
+    for (index, group) in request.groups.into_iter().enumerate() {
+        let found = match within(index).and_then(|()| allowed(call, Verb::Describe, &group)) {
             Ok(()) => call.parts().groups.describe(&group, call.context.deadline).await,
             Err(error) => Err(error),
         };

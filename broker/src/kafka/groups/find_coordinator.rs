@@ -8,7 +8,7 @@ use kafka_protocol::messages::{FindCoordinatorRequest, FindCoordinatorResponse};
 use kafka_protocol::protocol::StrBytes;
 use tokio::time::Instant;
 
-use super::{allowed, code_of};
+use super::{allowed, code_of, within};
 use crate::authorizer::Verb;
 use crate::kafka::address::{NOBODY, Node};
 use crate::kafka::errors;
@@ -21,9 +21,6 @@ const TRANSACTION: i8 = 1;
 
 /// The first version that asks for several.
 const SEVERAL: i16 = 4;
-
-/// Keys of one request.
-const KEYS_MAX: usize = 1_000;
 
 /// How long the question waits for an election, or for the groups' topic to be made: shorter
 /// than clients wait for an answer.
@@ -42,8 +39,11 @@ pub(in crate::kafka) async fn serve(call: &Call, request: FindCoordinatorRequest
             .with_port(one.port);
     }
     let mut coordinators = Vec::new();
-    for key in request.coordinator_keys.into_iter().take(KEYS_MAX) {
-        let found = find(call, &key, request.key_type, deadline).await;
+    for (index, key) in request.coordinator_keys.into_iter().enumerate() {
+        let found = match within(index) {
+            Ok(()) => find(call, &key, request.key_type, deadline).await,
+            Err(error) => Err(error.into()),
+        };
         coordinators.push(coordinator(key, found));
     }
     FindCoordinatorResponse::default().with_error_message(None).with_coordinators(coordinators)

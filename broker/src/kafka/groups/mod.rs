@@ -13,9 +13,11 @@ mod offset_fetch;
 mod sync_group;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use baton_core::group::message::Identity;
+use baton_core::topic::NAME_LEN_MAX;
 use baton_core::{Error, ErrorCode};
 use kafka_protocol::protocol::StrBytes;
 use tokio::time::Instant;
@@ -23,6 +25,7 @@ use tokio::time::Instant;
 use super::service::Call;
 use crate::authorizer::{Resource, Verb};
 use crate::group::Place;
+use crate::serving::PARTITIONS_MAX;
 
 pub(super) use delete_groups::serve as delete_groups;
 pub(super) use describe_groups::serve as describe_groups;
@@ -63,6 +66,34 @@ pub(super) fn identity(member: &str, instance: Option<&StrBytes>) -> Identity {
     Identity { member: member.to_owned(), instance: instance.map(|name| name.to_string()) }
 }
 
+/// A topic's name, once for all of its partitions. What is too long to be one is cut to
+/// nothing, which no topic is called: a request may have ten thousand partitions of it.
+pub(super) fn shared(topic: &str) -> Arc<str> {
+    if topic.len() > NAME_LEN_MAX { Arc::from("") } else { Arc::from(topic) }
+}
+
+/// Refuses what names too many partitions.
+pub(super) fn bounded<T>(places: &[T]) -> Result<(), Error> {
+    if places.len() > PARTITIONS_MAX {
+        return Err(Error::new(
+            ErrorCode::InvalidRequest,
+            format!("a request has at most {PARTITIONS_MAX} partitions"),
+        ));
+    }
+    Ok(())
+}
+
+/// Groups of one request.
+const GROUPS_MAX: usize = 1_000;
+
+/// Whether a request's group of this number is still looked at.
+fn within(index: usize) -> Result<(), Error> {
+    if index >= GROUPS_MAX {
+        return Err(Error::new(ErrorCode::InvalidRequest, format!("a request has at most {GROUPS_MAX} groups")));
+    }
+    Ok(())
+}
+
 fn wire_text(text: Option<&String>) -> Option<StrBytes> {
     text.map(|text| super::names::text(text))
 }
@@ -85,7 +116,11 @@ impl<T> ByPlace<T> {
         Self(results.into_iter().collect())
     }
 
-    pub(super) fn take(&mut self, topic: &str, partition: i32) -> Option<T> {
-        self.0.remove(&Place::new(topic, u32::try_from(partition).ok()?))
+    /// A request may name a place twice.
+    pub(super) fn get(&self, topic: &Arc<str>, partition: i32) -> Option<T>
+    where
+        T: Clone,
+    {
+        self.0.get(&Place::new(Arc::clone(topic), u32::try_from(partition).ok()?)).cloned()
     }
 }

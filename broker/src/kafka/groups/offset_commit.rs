@@ -1,23 +1,26 @@
 //! OffsetCommit: offsets to remember, by a member or by somebody from outside.
 
+use std::sync::Arc;
+
 use baton_core::{ErrorCode, Offset};
 use kafka_protocol::messages::offset_commit_request::OffsetCommitRequestPartition;
 use kafka_protocol::messages::offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
 use kafka_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse};
 
-use super::{ByPlace, allowed, code_of, identity};
+use super::{ByPlace, allowed, bounded, code_of, identity, shared};
 use crate::authorizer::{Resource, Verb};
 use crate::group::{CommittedAt, NewOffset, Place};
 use crate::kafka::service::Call;
 
 pub(in crate::kafka) async fn serve(call: &Call, request: OffsetCommitRequest) -> OffsetCommitResponse {
-    let refused = allowed(call, Verb::Fetch, &request.group_id).err();
     let mut offsets = Vec::new();
     for topic in &request.topics {
         if call.authorize(Verb::Fetch, Resource::Topic(&topic.name)).is_ok() {
-            offsets.extend(topic.partitions.iter().filter_map(|partition| new_offset(&topic.name, partition)));
+            let name = shared(&topic.name);
+            offsets.extend(topic.partitions.iter().filter_map(|partition| new_offset(&name, partition)));
         }
     }
+    let refused = allowed(call, Verb::Fetch, &request.group_id).and_then(|()| bounded(&offsets)).err();
     let commit = CommittedAt {
         identity: identity(&request.member_id, request.group_instance_id.as_ref()),
         generation: request.generation_id_or_member_epoch,
@@ -27,7 +30,7 @@ pub(in crate::kafka) async fn serve(call: &Call, request: OffsetCommitRequest) -
         Some(error) => Err(error),
         None => call.parts().groups.commit(&request.group_id, commit, call.context.deadline).await,
     };
-    let (mut results, whole) = match committed {
+    let (results, whole) = match committed {
         Ok(results) => (ByPlace::new(results), None),
         Err(error) => (ByPlace::new(Vec::new()), Some(code_of(&error))),
     };
@@ -35,8 +38,9 @@ pub(in crate::kafka) async fn serve(call: &Call, request: OffsetCommitRequest) -
     for topic in request.topics {
         let denied = call.authorize(Verb::Fetch, Resource::Topic(&topic.name)).err().map(|error| error.code.kafka());
         let mut partitions = Vec::with_capacity(topic.partitions.len());
+        let name = shared(&topic.name);
         for partition in topic.partitions {
-            let code = match (whole.or(denied), results.take(&topic.name, partition.partition_index)) {
+            let code = match (whole.or(denied), results.get(&name, partition.partition_index)) {
                 (Some(code), _) => code,
                 (None, Some(Ok(()))) => 0,
                 (None, Some(Err(error))) => code_of(&error),
@@ -55,8 +59,8 @@ pub(in crate::kafka) async fn serve(call: &Call, request: OffsetCommitRequest) -
     OffsetCommitResponse::default().with_topics(topics)
 }
 
-fn new_offset(topic: &str, partition: &OffsetCommitRequestPartition) -> Option<(Place, NewOffset)> {
-    let place = Place::new(topic, u32::try_from(partition.partition_index).ok()?);
+fn new_offset(topic: &Arc<str>, partition: &OffsetCommitRequestPartition) -> Option<(Place, NewOffset)> {
+    let place = Place::new(Arc::clone(topic), u32::try_from(partition.partition_index).ok()?);
     let new = NewOffset {
         offset: Offset::from_wire(partition.committed_offset)?,
         leader_epoch: Some(partition.committed_leader_epoch).filter(|epoch| *epoch >= 0),

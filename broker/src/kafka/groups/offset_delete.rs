@@ -1,10 +1,12 @@
 //! OffsetDelete: offsets are forgotten of topics that nobody in the group subscribes to.
 
+use std::sync::Arc;
+
 use baton_core::ErrorCode;
 use kafka_protocol::messages::offset_delete_response::{OffsetDeleteResponsePartition, OffsetDeleteResponseTopic};
 use kafka_protocol::messages::{OffsetDeleteRequest, OffsetDeleteResponse};
 
-use super::{ByPlace, allowed, code_of};
+use super::{ByPlace, allowed, bounded, code_of, shared};
 use crate::authorizer::Verb;
 use crate::group::Place;
 use crate::kafka::service::Call;
@@ -13,21 +15,23 @@ pub(in crate::kafka) async fn serve(call: &Call, request: OffsetDeleteRequest) -
     let mut places = Vec::new();
     for topic in &request.topics {
         let numbers = topic.partitions.iter().filter_map(|partition| u32::try_from(partition.partition_index).ok());
-        places.extend(numbers.map(|number| Place::new(&topic.name, number)));
+        let name = shared(&topic.name);
+        places.extend(numbers.map(|number| Place::new(Arc::clone(&name), number)));
     }
-    let deleted = match allowed(call, Verb::Delete, &request.group_id) {
+    let deleted = match allowed(call, Verb::Delete, &request.group_id).and_then(|()| bounded(&places)) {
         Ok(()) => call.parts().groups.delete_offsets(&request.group_id, places, call.context.deadline).await,
         Err(error) => Err(error),
     };
-    let mut results = match deleted {
+    let results = match deleted {
         Ok(results) => ByPlace::new(results),
         Err(error) => return OffsetDeleteResponse::default().with_error_code(code_of(&error)),
     };
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
+        let name = shared(&topic.name);
         for partition in topic.partitions {
-            let code = match results.take(&topic.name, partition.partition_index) {
+            let code = match results.get(&name, partition.partition_index) {
                 Some(Ok(())) => 0,
                 Some(Err(error)) => code_of(&error),
                 None => ErrorCode::UnknownPartition.kafka(),

@@ -1,6 +1,7 @@
 //! OffsetFetch: what groups have committed.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use baton_core::group::offsets::Committed;
 use baton_core::{Error, Offset};
@@ -10,7 +11,7 @@ use kafka_protocol::messages::offset_fetch_response::{
 };
 use kafka_protocol::messages::{GroupId, OffsetFetchRequest, OffsetFetchResponse, TopicName};
 
-use super::{ByPlace, allowed, code_of};
+use super::{ByPlace, allowed, bounded, code_of, shared, within};
 use crate::authorizer::Verb;
 use crate::group::Place;
 use crate::kafka::names::{text, topic_name};
@@ -20,9 +21,6 @@ use crate::kafka::service::Call;
 const WHOLE_ERROR: i16 = 2;
 /// The first version that asks for several groups.
 const SEVERAL: i16 = 8;
-
-/// Groups of one request.
-const GROUPS_MAX: usize = 1_000;
 
 /// The partitions that are asked for; none: all.
 type Wanted = Option<Vec<(TopicName, Vec<i32>)>>;
@@ -48,7 +46,13 @@ pub(in crate::kafka) async fn serve(call: &Call, request: OffsetFetchRequest) ->
             .with_topics(topics.into_iter().map(single).collect());
     }
     let mut groups = Vec::new();
-    for asked in request.groups.into_iter().take(GROUPS_MAX) {
+    for (index, asked) in request.groups.into_iter().enumerate() {
+        if let Err(error) = within(index) {
+            groups.push(
+                OffsetFetchResponseGroup::default().with_group_id(asked.group_id).with_error_code(code_of(&error)),
+            );
+            continue;
+        }
         let wanted = asked.topics.map(|topics| topics.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
         let (code, topics) = group(call, &asked.group_id, wanted, request.require_stable).await;
         groups.push(
@@ -69,15 +73,16 @@ async fn group(call: &Call, group: &GroupId, wanted: Wanted, stable: bool) -> Gr
             Err(error) => (code_of(&error), Vec::new()),
         };
     };
-    let (mut results, whole) = match found {
+    let (results, whole) = match found {
         Ok(found) => (ByPlace::new(found), 0),
         Err(error) => (ByPlace::new(Vec::new()), code_of(&error)),
     };
     let mut topics = Vec::with_capacity(wanted.len());
     for (name, numbers) in wanted {
         let mut partitions = Vec::with_capacity(numbers.len());
+        let shared = shared(&name);
         for number in numbers {
-            let found = results.take(&name, number).unwrap_or(Ok(None));
+            let found = results.get(&shared, number).unwrap_or(Ok(None));
             partitions.push(answered(number, found, whole));
         }
         topics.push((name, partitions));
@@ -99,14 +104,16 @@ async fn fetch(
         let places = named.insert(Vec::new());
         for (topic, partitions) in wanted {
             let numbers = partitions.iter().filter_map(|number| u32::try_from(*number).ok());
-            places.extend(numbers.map(|number| Place::new(topic, number)));
+            let name = shared(topic);
+            places.extend(numbers.map(|number| Place::new(Arc::clone(&name), number)));
         }
+        bounded(places)?;
     }
     call.parts().groups.fetch(group, named, stable, call.context.deadline).await
 }
 
 fn all(found: Vec<Found>) -> Vec<(TopicName, Vec<Answered>)> {
-    let mut topics: BTreeMap<std::sync::Arc<str>, Vec<Answered>> = BTreeMap::new();
+    let mut topics: BTreeMap<Arc<str>, Vec<Answered>> = BTreeMap::new();
     for (place, found) in found {
         let number = i32::try_from(place.partition).unwrap_or(i32::MAX);
         topics.entry(place.topic).or_default().push(answered(number, found, 0));

@@ -1,5 +1,7 @@
 //! TxnOffsetCommit: offsets that count when their transaction commits.
 
+use std::sync::Arc;
+
 use baton_core::transaction::message::KnownCodes;
 use baton_core::transaction::{Producer, Protocol};
 use baton_core::{Error, ErrorCode, Offset};
@@ -13,7 +15,7 @@ use super::{allowed, code_of, producer};
 use crate::authorizer::{Resource, Verb};
 use crate::group::{CommittedAt, NewOffset, Place, PlaceResult};
 use crate::kafka::errors;
-use crate::kafka::groups::{self, ByPlace, identity};
+use crate::kafka::groups::{self, ByPlace, bounded, identity, shared};
 use crate::kafka::service::Call;
 use crate::shard::InTransaction;
 
@@ -27,15 +29,16 @@ pub(in crate::kafka) async fn serve(call: &Call, request: TxnOffsetCommitRequest
         Err(_) => Err(errors::TRANSACTIONAL_ID_AUTHORIZATION_FAILED),
         Ok(()) => commit(call, &request).await.map_err(|error| code_of(&error, known)),
     };
-    let (mut results, whole) = match committed {
+    let (results, whole) = match committed {
         Ok(results) => (ByPlace::new(results), None),
         Err(code) => (ByPlace::new(Vec::new()), Some(code)),
     };
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
+        let name = shared(&topic.name);
         for partition in topic.partitions {
-            let code = match (whole, results.take(&topic.name, partition.partition_index)) {
+            let code = match (whole, results.get(&name, partition.partition_index)) {
                 (Some(code), _) => code,
                 (None, Some(Ok(()))) => errors::NONE,
                 (None, Some(Err(error))) => code_of(&error, known),
@@ -61,8 +64,10 @@ async fn commit(call: &Call, request: &TxnOffsetCommitRequest) -> Result<Vec<Pla
     let mut offsets = Vec::new();
     for topic in &request.topics {
         call.authorize(Verb::Fetch, Resource::Topic(&topic.name))?;
-        offsets.extend(topic.partitions.iter().filter_map(|partition| new_offset(&topic.name, partition)));
+        let name = shared(&topic.name);
+        offsets.extend(topic.partitions.iter().filter_map(|partition| new_offset(&name, partition)));
     }
+    bounded(&offsets)?;
     let commit = CommittedAt {
         identity: identity(&request.member_id, request.group_instance_id.as_ref()),
         generation: request.generation_id,
@@ -72,8 +77,8 @@ async fn commit(call: &Call, request: &TxnOffsetCommitRequest) -> Result<Vec<Pla
     call.parts().groups.commit_in(&request.group_id, commit, Some((producer, transaction)), deadline).await
 }
 
-fn new_offset(topic: &str, partition: &TxnOffsetCommitRequestPartition) -> Option<(Place, NewOffset)> {
-    let place = Place::new(topic, u32::try_from(partition.partition_index).ok()?);
+fn new_offset(topic: &Arc<str>, partition: &TxnOffsetCommitRequestPartition) -> Option<(Place, NewOffset)> {
+    let place = Place::new(Arc::clone(topic), u32::try_from(partition.partition_index).ok()?);
     let new = NewOffset {
         offset: Offset::from_wire(partition.committed_offset)?,
         leader_epoch: Some(partition.committed_leader_epoch).filter(|epoch| *epoch >= 0),

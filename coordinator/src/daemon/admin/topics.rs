@@ -163,6 +163,8 @@ fn refuse_internal(name: &str) -> Result<(), Error> {
 
 pub async fn alter_topic(admin: Admin, request: v1::AlterTopicRequest) -> Result<v1::TopicReply, Error> {
     let Admin { term, deadline } = admin;
+    // What groups and transactions have agreed on would grow old, or be too large to write.
+    refuse_internal(&request.name)?;
     let set: BTreeMap<String, String> = request.set.into_iter().collect();
     let _changing = term.changes.lock().await;
     loop {

@@ -76,6 +76,11 @@ async fn bad_requests_change_nothing() {
     assert_eq!((validated.error, validated.partitions, validated.replication), (None, 7, 2));
     assert_eq!(code(delete(&coordinator, "nope").await.error.as_ref()), Some(ErrorCode::UnknownTopic));
     assert_eq!(code(delete(&coordinator, "__events").await.error.as_ref()), Some(ErrorCode::InvalidTopicName));
+    // Who may alter the groups' topic may lose the groups.
+    let set = [("retention.ms".to_owned(), "1000".to_owned())].into();
+    let altered = v1::AlterTopicRequest { name: "__events".to_owned(), set, ..Default::default() };
+    let altered = coordinator.admin().alter_topic(Request::new(altered)).await.unwrap().into_inner();
+    assert_eq!(code(altered.error.as_ref()), Some(ErrorCode::InvalidTopicName));
     assert_eq!(topics::list(&cluster.observer).await.unwrap(), before);
 }
 

@@ -14,7 +14,9 @@ impl Group {
         }
         if join.identity.member.is_empty() {
             self.join_unknown(request, join, out);
-        } else if self.promised.contains_key(&join.identity.member) {
+        } else if self.promised.contains_key(&join.identity.member) && join.identity.instance.is_none() {
+            // Ids are promised to members without an instance only: one that comes back with the
+            // instance of another would be two members of that name, which no record may have.
             self.add(join.identity.member.clone(), request, join, out);
         } else {
             self.join_known(request, join, out);

@@ -115,6 +115,13 @@ impl Member {
     /// About what its record will have, in bytes.
     pub fn weight(&self) -> usize {
         let protocols: usize = self.protocols.iter().map(|p| p.name.len() + p.metadata.len() + 8).sum();
-        self.id.len() + self.client_id.len() + self.client_host.len() + self.assignment.len() + protocols + 64
+        let instance = self.instance.as_ref().map_or(0, String::len);
+        self.id.len()
+            + instance
+            + self.client_id.len()
+            + self.client_host.len()
+            + self.assignment.len()
+            + protocols
+            + 64
     }
 }

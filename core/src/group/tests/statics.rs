@@ -33,6 +33,23 @@ fn it_comes_back_to_its_part_and_disturbs_nobody() {
     assert_eq!(bench.synced(sync), Ok(Bytes::from_static(b"part")));
 }
 
+/// An id that was promised to a member without an instance: coming back with the instance of
+/// another, it would be a second member of that name.
+#[test]
+fn a_promised_id_does_not_become_static() {
+    let mut bench = Bench::new();
+    settle(&mut bench, "a");
+    let first = bench.join_as("g", Join { must_know_id: true, ..new_member("b") });
+    assert!(matches!(&bench.answers[&first], Answer::Join(Err((error, _))) if error.code == E::MemberIdRequired));
+    for (instance, refused) in [("i", E::FencedInstance), ("other", E::UnknownMember)] {
+        let identity = Identity { member: "b".to_owned(), instance: Some(instance.to_owned()) };
+        let second = bench.join_as("g", Join { identity, ..new_member("z") });
+        let Answer::Join(Err((error, _))) = &bench.answers[&second] else { panic!("{instance}") };
+        assert_eq!(error.code, refused, "{instance}");
+    }
+    assert_eq!(bench.coordinator.describe("g").unwrap().members.len(), 1);
+}
+
 #[test]
 fn an_old_client_is_not_told_that_it_leads_so_that_it_divides_nothing() {
     let mut bench = Bench::new();
