@@ -4,14 +4,15 @@
 
 use std::collections::BTreeMap;
 
-use baton_core::batch::{BatchHeader, ProduceLimits, validate_produce};
+use baton_core::batch::{BatchError, BatchHeader, ProduceLimits, validate_produce};
 use baton_core::replica::Acks;
 use baton_core::topic::TopicName as CheckedName;
 use baton_core::{Error, ErrorCode, Offset};
 use bytes::Bytes;
 use kafka_protocol::messages::produce_request::PartitionProduceData;
 use kafka_protocol::messages::produce_response::{
-    LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, ProduceResponse, TopicProduceResponse,
+    BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, ProduceResponse,
+    TopicProduceResponse,
 };
 use kafka_protocol::messages::{ProduceRequest, TopicName};
 use tokio::sync::mpsc;
@@ -25,6 +26,9 @@ use crate::authorizer::{Resource, Verb};
 use crate::serving::PARTITIONS_MAX;
 use crate::shard::{ProduceCall, Produced, ShardInput};
 
+/// The first version that tells which records a batch was refused for (KIP-467).
+const TELLS_RECORDS: i16 = 8;
+
 /// The first version that tells the leader with an error (KIP-951).
 const TELLS_LEADER: i16 = 10;
 
@@ -32,11 +36,13 @@ const TELLS_LEADER: i16 = 10;
 struct Refusal {
     code: i16,
     error: Error,
+    /// The records that are the cause, where it is not the batch as a whole.
+    records: Vec<u32>,
 }
 
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
-        Self { code: error.code.kafka(), error }
+        Self { code: error.code.kafka(), error, records: Vec::new() }
     }
 }
 
@@ -66,7 +72,7 @@ pub(super) async fn begin(call: Call, body: Bytes) -> Result<Answer, Hangup> {
         -1 => Ok(Acks::All),
         other => {
             let error = Error::new(ErrorCode::InvalidRequest, format!("acks is −1, 0 or 1, not {other}"));
-            Err(Refusal { code: errors::INVALID_REQUIRED_ACKS, error })
+            Err(Refusal { code: errors::INVALID_REQUIRED_ACKS, ..error.into() })
         }
     };
     let unacknowledged = request.acks == 0;
@@ -88,7 +94,7 @@ pub(super) async fn begin(call: Call, body: Bytes) -> Result<Answer, Hangup> {
                 Ok(_) if transactional => Err(no_transactions()),
                 Ok(_) if index >= PARTITIONS_MAX => Err(too_many().into()),
                 Ok(acks) => hand_over(&call, &topic.name, data, *acks, (index, &answers)).await,
-                Err(refusal) => Err(Refusal { code: refusal.code, error: refusal.error.clone() }),
+                Err(refusal) => Err(Refusal { code: refusal.code, ..refusal.error.clone().into() }),
             };
             let waits = handed.is_ok();
             if let Err(refusal) = handed {
@@ -108,7 +114,7 @@ pub(super) async fn begin(call: Call, body: Bytes) -> Result<Answer, Hangup> {
 
 fn no_transactions() -> Refusal {
     let error = Error::new(ErrorCode::InvalidRequest, "there are no transactions in this cluster");
-    Refusal { code: errors::INVALID_TXN_STATE, error }
+    Refusal { code: errors::INVALID_TXN_STATE, ..error.into() }
 }
 
 fn too_many() -> Error {
@@ -146,8 +152,12 @@ fn batch(call: &Call, records: Option<Bytes>, limits: ProduceLimits) -> Result<(
     let limits = ProduceLimits { max_message_bytes: limits.max_message_bytes.min(cap), ..limits };
     let bytes = records.unwrap_or_default();
     let header = validate_produce(&bytes, limits).map_err(|error| {
+        let records = match &error {
+            BatchError::NoKey { indexes } => indexes.clone(),
+            _ => Vec::new(),
+        };
         let error = Error::from(error);
-        Refusal { code: errors::of_batch(&error), error }
+        Refusal { code: errors::of_batch(&error), error, records }
     })?;
     if header.attributes.transactional() {
         return Err(no_transactions());
@@ -198,7 +208,16 @@ fn acknowledged(
 
 fn refused(call: &Call, response: PartitionProduceResponse, refusal: &Refusal) -> PartitionProduceResponse {
     call.parts().metrics.produce_failed(refusal.error.code);
-    response.with_error_code(refusal.code).with_error_message(errors::message(&refusal.error))
+    let response = response.with_error_code(refusal.code).with_error_message(errors::message(&refusal.error));
+    if refusal.records.is_empty() || call.version < TELLS_RECORDS {
+        return response;
+    }
+    let of_record = |index: &u32| {
+        BatchIndexAndErrorMessage::default()
+            .with_batch_index(i32::try_from(*index).unwrap_or(i32::MAX))
+            .with_batch_index_error_message(None)
+    };
+    response.with_record_errors(refusal.records.iter().map(of_record).collect())
 }
 
 fn response(call: &Call, pending: Pending) -> ProduceResponse {
