@@ -8,11 +8,13 @@
 //! | `bad_input` | what must not be, and the code that Kafka has for it |
 //! | `members` | a group from its first member to its last |
 //! | `clients` | kcat, confluent-kafka, kafka-python, aiokafka |
+//! | `connections` | what many of them cost |
 //! | `java` | Apache Kafka's own tools |
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod bad_input;
 mod clients;
+mod connections;
 mod java;
 mod members;
 mod refusals;
