@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use baton_core::batch::{BatchHeader, ProduceLimits, validate_produce};
+use baton_core::batch::{BatchError, BatchHeader, ProduceLimits, validate_produce};
 use baton_core::replica::Acks;
 use baton_core::topic::TopicName as CheckedName;
 use baton_core::transaction::Protocol;
@@ -13,7 +13,8 @@ use baton_core::{Error, ErrorCode, Offset};
 use bytes::Bytes;
 use kafka_protocol::messages::produce_request::PartitionProduceData;
 use kafka_protocol::messages::produce_response::{
-    LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, ProduceResponse, TopicProduceResponse,
+    BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, ProduceResponse,
+    TopicProduceResponse,
 };
 use kafka_protocol::messages::{ProduceRequest, TopicName};
 use tokio::sync::mpsc;
@@ -27,6 +28,9 @@ use crate::authorizer::{Resource, Verb};
 use crate::serving::PARTITIONS_MAX;
 use crate::shard::{InTransaction, ProduceCall, Produced, ShardInput};
 
+/// The first version that tells which records a batch was refused for (KIP-467).
+const TELLS_RECORDS: i16 = 8;
+
 /// The first version that tells the leader with an error (KIP-951).
 const TELLS_LEADER: i16 = 10;
 
@@ -37,11 +41,13 @@ const KNOWS_ABORTABLE: i16 = 11;
 struct Refusal {
     code: i16,
     error: Error,
+    /// The records that are the cause, where it is not the batch as a whole.
+    records: Vec<u32>,
 }
 
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
-        Self { code: error.code.kafka(), error }
+        Self { code: error.code.kafka(), error, records: Vec::new() }
     }
 }
 
@@ -71,7 +77,7 @@ pub(super) async fn begin(call: Call, body: Bytes) -> Result<Answer, Hangup> {
         -1 => Ok(Acks::All),
         other => {
             let error = Error::new(ErrorCode::InvalidRequest, format!("acks is −1, 0 or 1, not {other}"));
-            Err(Refusal { code: errors::INVALID_REQUIRED_ACKS, error })
+            Err(Refusal { code: errors::INVALID_REQUIRED_ACKS, ..error.into() })
         }
     };
     let unacknowledged = request.acks == 0;
@@ -93,7 +99,7 @@ pub(super) async fn begin(call: Call, body: Bytes) -> Result<Answer, Hangup> {
                 Ok(Acks::Leader) if transaction.is_some() => Err(acknowledged_by_all()),
                 Ok(_) if index >= PARTITIONS_MAX => Err(too_many().into()),
                 Ok(acks) => hand_over(&call, &topic.name, data, *acks, &transaction, (index, &answers)).await,
-                Err(refusal) => Err(Refusal { code: refusal.code, error: refusal.error.clone() }),
+                Err(refusal) => Err(Refusal { code: refusal.code, ..refusal.error.clone().into() }),
             };
             let waits = handed.is_ok();
             if let Err(refusal) = handed {
@@ -122,7 +128,7 @@ fn in_transaction(call: &Call, id: &str) -> InTransaction {
 
 fn acknowledged_by_all() -> Refusal {
     let error = Error::new(ErrorCode::InvalidRequest, "a transaction is acknowledged by all in-sync replicas");
-    Refusal { code: errors::INVALID_REQUIRED_ACKS, error }
+    Refusal { code: errors::INVALID_REQUIRED_ACKS, ..error.into() }
 }
 
 fn too_many() -> Error {
@@ -166,8 +172,12 @@ fn batch(call: &Call, records: Option<Bytes>, limits: ProduceLimits) -> Result<(
     let limits = ProduceLimits { max_message_bytes: limits.max_message_bytes.min(cap), ..limits };
     let bytes = records.unwrap_or_default();
     let header = validate_produce(&bytes, limits).map_err(|error| {
+        let records = match &error {
+            BatchError::NoKey { indexes } => indexes.clone(),
+            _ => Vec::new(),
+        };
         let error = Error::from(error);
-        Refusal { code: errors::of_batch(&error), error }
+        Refusal { code: errors::of_batch(&error), error, records }
     })?;
     Ok((header, bytes))
 }
@@ -219,7 +229,16 @@ fn acknowledged(
 
 fn refused(call: &Call, response: PartitionProduceResponse, refusal: &Refusal) -> PartitionProduceResponse {
     call.parts().metrics.produce_failed(refusal.error.code);
-    response.with_error_code(refusal.code).with_error_message(errors::message(&refusal.error))
+    let response = response.with_error_code(refusal.code).with_error_message(errors::message(&refusal.error));
+    if refusal.records.is_empty() || call.version < TELLS_RECORDS {
+        return response;
+    }
+    let of_record = |index: &u32| {
+        BatchIndexAndErrorMessage::default()
+            .with_batch_index(i32::try_from(*index).unwrap_or(i32::MAX))
+            .with_batch_index_error_message(None)
+    };
+    response.with_record_errors(refusal.records.iter().map(of_record).collect())
 }
 
 fn response(call: &Call, pending: Pending) -> ProduceResponse {

@@ -142,6 +142,7 @@ impl Admin {
             accept_moved_keys,
             timeout_ms: millis(limit),
             who: self.who.clone(),
+            ..v1::AddPartitionsRequest::default()
         };
         let done =
             self.command(limit, &request, |mut admin, request| async move { admin.add_partitions(request).await });

@@ -47,10 +47,19 @@ pub enum BatchError {
     Bomb { max: usize },
     #[error("the records do not compress: {0}")]
     Compress(String),
-    #[error("record {index} has no key, and the topic is compacted")]
-    NoKey { index: u32 },
+    /// Producers that are told which records it is about may send the others again (KIP-467).
+    #[error("records have no key, and the topic is compacted: {}", list(indexes))]
+    NoKey { indexes: Vec<u32> },
     #[error("record {index}: {cause}")]
     BadRecord { index: u32, cause: &'static str },
+}
+
+/// The first few, for people.
+fn list(indexes: &[u32]) -> String {
+    const SHOWN: usize = 10;
+    let shown: Vec<String> = indexes.iter().take(SHOWN).map(u32::to_string).collect();
+    let more = if indexes.len() > SHOWN { " and more" } else { "" };
+    format!("{}{more}", shown.join(", "))
 }
 
 impl BatchError {

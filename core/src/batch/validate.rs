@@ -14,6 +14,10 @@ pub struct ProduceLimits {
     pub keyed: bool,
 }
 
+/// The records that an error names at most: what is told of them is larger than a compressed
+/// batch of them.
+const NAMED_MAX: usize = 1_000;
+
 /// What the records of one batch may inflate to while their keys are looked at.
 const KEYED_BYTES_MAX: usize = 64 << 20;
 
@@ -48,12 +52,16 @@ pub fn validate_produce(bytes: &Bytes, limits: ProduceLimits) -> Result<BatchHea
 
 /// A record without a key could never be told from others when the log is compacted.
 fn check_keys(bytes: &Bytes) -> Result<(), BatchError> {
+    let mut indexes = Vec::new();
     for (index, record) in (0..).zip(records(bytes, KEYED_BYTES_MAX)?) {
-        if record?.key.is_none() {
-            return Err(BatchError::NoKey { index });
+        if record?.key.is_none() && indexes.len() < NAMED_MAX {
+            indexes.push(index);
         }
     }
-    Ok(())
+    match indexes.is_empty() {
+        true => Ok(()),
+        false => Err(BatchError::NoKey { indexes }),
+    }
 }
 
 /// What a client's batch may say.

@@ -53,7 +53,12 @@ impl GroupCoordinator {
         self.admit_name(name)?;
         if !self.groups.contains_key(name) && commit.generation >= 0 {
             let cause = format!("there is no group {name}, and so no generation {}", commit.generation);
-            return Err(Error::new(ErrorCode::IllegalGeneration, cause));
+            let code = match commit.transaction {
+                None => ErrorCode::GroupNotFound,
+                // Producers know no other code for it.
+                Some(_) => ErrorCode::IllegalGeneration,
+            };
+            return Err(Error::new(code, cause));
         }
         Ok(())
     }
@@ -102,15 +107,11 @@ impl Group {
     }
 
     fn may_commit(&self, commit: &Commit, settings: &GroupSettings) -> Result<(), Error> {
-        let identity = &commit.identity;
-        if commit.generation >= 0 || !identity.member.is_empty() || identity.instance.is_some() {
-            self.known(identity)?;
-            if commit.generation != self.generation {
-                return Err(self.wrong_generation(commit.generation));
-            }
-        } else if commit.transaction.is_none() && self.phase != Phase::Empty {
-            let cause = format!("group {} has members, and only they may commit its offsets", self.name);
-            return Err(Error::new(ErrorCode::UnknownMember, cause));
+        // An administrator, or a consumer that divides the partitions in its own way, whatever
+        // it calls itself.
+        let from_outside = commit.generation < 0 && self.phase == Phase::Empty;
+        if !from_outside {
+            self.may_commit_as_member(commit)?;
         }
         if commit.transaction.is_none() && matches!(self.phase, Phase::Announcing | Phase::Completing) {
             return Err(self.rebalancing());
@@ -124,6 +125,20 @@ impl Group {
         if bytes > settings.group_bytes_max {
             let cause = format!("a commit of {bytes} bytes; at most {} are taken at once", settings.group_bytes_max);
             return Err(Error::new(ErrorCode::BatchTooLarge, cause));
+        }
+        Ok(())
+    }
+
+    fn may_commit_as_member(&self, commit: &Commit) -> Result<(), Error> {
+        let identity = &commit.identity;
+        if commit.generation >= 0 || !identity.member.is_empty() || identity.instance.is_some() {
+            self.known(identity)?;
+            if commit.generation != self.generation {
+                return Err(self.wrong_generation(commit.generation));
+            }
+        } else if commit.transaction.is_none() {
+            let cause = format!("group {} has members, and only they may commit its offsets", self.name);
+            return Err(Error::new(ErrorCode::UnknownMember, cause));
         }
         Ok(())
     }

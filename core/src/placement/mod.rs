@@ -74,6 +74,16 @@ impl From<PlacementError> for Error {
 /// The replicas of one partition, the preferred leader first.
 pub type Replicas = Vec<BrokerId>;
 
+/// The partitions of a topic that names no number.
+pub const PARTITIONS_DEFAULT: u32 = 1;
+
+/// The replicas of a topic that names no number, with so many live brokers.
+#[must_use]
+pub fn replication_default(live: u32) -> u32 {
+    const MOST: u32 = 3;
+    MOST.min(live).max(1)
+}
+
 /// Places `count` partitions of a topic that has the partitions `existing`, none if it is new,
 /// and returns the added ones. `seed` says where to start, so that topics differ.
 ///

@@ -136,7 +136,12 @@ fn a_compacted_topic_takes_records_with_keys_only() {
     let _ = builder.push(1, Some(b"k"), Some(b"v"), &[]).unwrap();
     let _ = builder.push(1, None, Some(b"v"), &[]).unwrap();
     let keyless = builder.build(&BuildOptions::default()).unwrap();
-    assert_eq!(wire.produce(9, "compacted", keyless).0, 87);
+    for (version, told) in [(7, &[][..]), (9, &[1])] {
+        let response = wire.ask(version, &produce("compacted", Some(keyless.clone()), -1));
+        let partition = &response.responses[0].partition_responses[0];
+        let records: Vec<i32> = partition.record_errors.iter().map(|record| record.batch_index).collect();
+        assert_eq!((partition.error_code, &records[..]), (87, told), "version {version}");
+    }
     assert_eq!(wire.produce(9, "compacted", batch(&["one", "two"])), (0, 0));
     let delete = |topic: &str, partition: i32, before: i64| {
         let partition = dr::DeleteRecordsPartition::default().with_partition_index(partition).with_offset(before);
@@ -250,9 +255,57 @@ fn administrators_are_told_what_is_wrong() {
         .with_assignments(None);
     let grow = m::CreatePartitionsRequest::default().with_topics(vec![grow]).with_timeout_ms(30_000);
     assert_eq!(wire.ask(3, &grow).results[0].error_code, 37, "a topic does not shrink");
+    for (replicas, code) in
+        [(vec![1, 99, 2], 39), (vec![1], 39), (vec![1, 1, 2], 39), (vec![-1], 39), (vec![3, 1, 2], 0)]
+    {
+        assert_eq!(grow_to(&mut wire, &replicas), code, "{replicas:?}");
+    }
+    let grown = wire.metadata("administered");
+    let last = grown.topics[0].partitions.iter().find(|partition| partition.partition_index == 2);
+    assert_eq!(last.unwrap().replica_nodes, [3, 1, 2].map(BrokerId), "the partition is where it was asked for");
     let gone =
         m::DeleteTopicsRequest::default().with_topic_names(vec![topic_name("no-such-topic")]).with_timeout_ms(30_000);
     assert_eq!(wire.ask(5, &gone).responses[0].error_code, 3);
+}
+
+/// Asks for a third partition on these brokers.
+fn grow_to(wire: &mut crate::wire::Wire, replicas: &[i32]) -> i16 {
+    use m::create_partitions_request as cp;
+    let new =
+        cp::CreatePartitionsAssignment::default().with_broker_ids(replicas.iter().copied().map(BrokerId).collect());
+    let topic = cp::CreatePartitionsTopic::default()
+        .with_name(topic_name("administered"))
+        .with_count(3)
+        .with_assignments(Some(vec![new]));
+    let request = m::CreatePartitionsRequest::default().with_topics(vec![topic]).with_timeout_ms(30_000);
+    wire.ask(3, &request).results[0].error_code
+}
+
+#[test]
+fn a_broker_tells_how_it_is_configured() {
+    use m::describe_configs_request as dc;
+    let cluster = cluster();
+    let mut wire = cluster.connect();
+    let address = wire.address();
+    let me =
+        wire.metadata("").brokers.iter().find(|node| address.ends_with(&format!(":{}", node.port))).unwrap().node_id;
+    let resource = dc::DescribeConfigsResource::default()
+        .with_resource_type(4)
+        .with_resource_name(text(&me.0.to_string()))
+        .with_configuration_keys(None);
+    let response = wire.ask(4, &m::DescribeConfigsRequest::default().with_resources(vec![resource]));
+    for (key, value) in [
+        ("advertised.listeners", format!("KAFKA://{address}").as_str()),
+        ("auto.create.topics.enable", "true"),
+        ("default.replication.factor", "3"),
+        ("log.retention.ms", "604800000"),
+        ("min.insync.replicas", "2"),
+        ("node.id", me.0.to_string().as_str()),
+        ("num.partitions", "1"),
+    ] {
+        let found = response.results[0].configs.iter().find(|config| config.name.as_str() == key).unwrap();
+        assert_eq!((found.value.as_ref().map(|value| value.as_str()), found.read_only), (Some(value), true), "{key}");
+    }
 }
 
 fn creations(wire: &mut crate::wire::Wire) {
@@ -314,10 +367,16 @@ fn offsets_of_what_is_not_there() {
         ("an unknown partition", commit("offsets", 7, "", -1), 3),
         ("a generation of no group", commit("offsets", 0, "nobody", 1), 22),
         ("an offset of a group without members", commit("offsets", 0, "", -1), 0),
+        ("a name without a generation", commit("offsets", 0, "nobody", -1), 0),
         ("a member that is none", commit("offsets", 0, "nobody", 1), 25),
     ] {
         let response = wire.ask(8, &request);
         assert_eq!(response.topics[0].partitions[0].error_code, code, "{what}");
+    }
+    let stranger = commit("offsets", 0, "nobody", 1).with_group_id(m::GroupId(text("never-seen")));
+    for (version, code) in [(8, 22), (9, 69)] {
+        let response = crate::members::coordinator("never-seen").ask(version, &stranger);
+        assert_eq!(response.topics[0].partitions[0].error_code, code, "no group, version {version}");
     }
     let nameless = m::JoinGroupRequest::default().with_session_timeout_ms(10_000).with_rebalance_timeout_ms(1_000);
     assert_eq!(wire.ask(5, &nameless).error_code, 24, "a group without a name");

@@ -9,11 +9,13 @@
 //! | `members` | a group from its first member to its last |
 //! | `transactions` | transactions of the second protocol, which librdkafka does not speak yet |
 //! | `clients` | kcat, confluent-kafka, kafka-python, aiokafka |
+//! | `connections` | what many of them cost |
 //! | `java` | Apache Kafka's own tools |
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod bad_input;
 mod clients;
+mod connections;
 mod java;
 mod members;
 mod refusals;

@@ -109,6 +109,11 @@ impl Wire {
         Self { stream, correlation: 0 }
     }
 
+    /// The broker that it goes to.
+    pub fn address(&self) -> String {
+        self.stream.peer_addr().unwrap().to_string()
+    }
+
     /// The correlation id of the last request.
     pub fn sent(&self) -> i32 {
         self.correlation

@@ -12,6 +12,10 @@ use crate::authorizer::{Resource, Verb};
 use crate::group::{CommittedAt, NewOffset, Place};
 use crate::kafka::service::Call;
 
+/// The first version whose clients are told that the group is not there (KIP-848); to those of
+/// before it is a generation that is over.
+const TELLS_OF_NO_GROUP: i16 = 9;
+
 pub(in crate::kafka) async fn serve(call: &Call, request: OffsetCommitRequest) -> OffsetCommitResponse {
     let mut offsets = Vec::new();
     for topic in &request.topics {
@@ -43,6 +47,7 @@ pub(in crate::kafka) async fn serve(call: &Call, request: OffsetCommitRequest) -
             let code = match (whole.or(denied), results.get(&name, partition.partition_index)) {
                 (Some(code), _) => code,
                 (None, Some(Ok(()))) => 0,
+                (None, Some(Err(error))) if error.code == ErrorCode::GroupNotFound => no_group(call.version),
                 (None, Some(Err(error))) => code_of(&error),
                 // It was no offset, or no partition.
                 (None, None) if partition.committed_offset < 0 => ErrorCode::InvalidRequest.kafka(),
@@ -57,6 +62,14 @@ pub(in crate::kafka) async fn serve(call: &Call, request: OffsetCommitRequest) -
         topics.push(OffsetCommitResponseTopic::default().with_name(topic.name).with_partitions(partitions));
     }
     OffsetCommitResponse::default().with_topics(topics)
+}
+
+/// The code for a generation of a group that is not there.
+fn no_group(version: i16) -> i16 {
+    match version >= TELLS_OF_NO_GROUP {
+        true => ErrorCode::GroupNotFound.kafka(),
+        false => ErrorCode::IllegalGeneration.kafka(),
+    }
 }
 
 fn new_offset(topic: &Arc<str>, partition: &OffsetCommitRequestPartition) -> Option<(Place, NewOffset)> {

@@ -1,5 +1,6 @@
 //! DescribeConfigs: the settings of topics, and what this broker has in common with Kafka's.
 
+use baton_core::placement::{self, PARTITIONS_DEFAULT};
 use baton_core::topic::{CONFIG_KEYS, ConfigKey, TopicConfig};
 use baton_core::{Error, ErrorCode};
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
@@ -95,18 +96,52 @@ fn of_topic(key: &ConfigKey, config: &TopicConfig) -> Setting {
 fn of_broker(call: &Call) -> Vec<Setting> {
     let fixed = |name, value: String, doc| Setting { name, value, default: None, source: STATIC_BROKER, doc };
     let (config, limits) = (&call.service.config, &call.parts().limits);
+    let live = u32::try_from(call.service.nodes().len()).unwrap_or(u32::MAX);
+    let replication = placement::replication_default(live);
+    let of_new_topics = TopicConfig::for_new_topic(live, replication);
+    let of_topic = |name, key: &str, doc| {
+        let value = ConfigKey::find(key).map(|key| key.value(&of_new_topics)).unwrap_or_default();
+        fixed(name, value, doc)
+    };
+    let dir = || call.parts().dir.to_string_lossy().into_owned();
     vec![
+        fixed("advertised.listeners", listeners(call), "Where clients of this listener reach the broker."),
         fixed(
             "auto.create.topics.enable",
             config.auto_create_topics.to_string(),
             "Whether topics are created that clients ask for.",
         ),
+        of_topic("compression.type", "compression.type", "How batches are stored: as producers compressed them."),
         fixed("broker.id", call.parts().me.to_string(), "The broker's number."),
         fixed("connections.max.idle.ms", config.idle_ms.to_string(), "When a silent connection is closed."),
+        fixed("default.replication.factor", replication.to_string(), "The replicas of a topic that names no number."),
+        fixed("delete.topic.enable", true.to_string(), "Whether topics can be deleted."),
+        fixed("log.dir", dir(), "The data directory."),
+        fixed("log.dirs", dir(), "The data directory."),
+        of_topic("log.cleanup.policy", "cleanup.policy", "What becomes of old records, where a topic does not say."),
+        of_topic(
+            "log.retention.bytes",
+            "retention.bytes",
+            "How much is kept of a partition, where a topic does not say.",
+        ),
+        of_topic("log.retention.ms", "retention.ms", "How long records are kept, where a topic does not say."),
         fixed("max.connections", limits.connections.to_string(), "Open connections of clients."),
         fixed("message.max.bytes", limits.batch_bytes_max.to_string(), "The largest batch, whatever a topic allows."),
+        of_topic("min.insync.replicas", "min.insync.replicas", "Of a new topic that does not say."),
+        fixed("node.id", call.parts().me.to_string(), "The broker's number."),
+        fixed("num.partitions", PARTITIONS_DEFAULT.to_string(), "The partitions of a topic that names no number."),
         fixed("socket.request.max.bytes", limits.frame_bytes_max.to_string(), "The largest request."),
     ]
+}
+
+/// The listener as Kafka writes it.
+fn listeners(call: &Call) -> String {
+    let name = call.service.name.to_uppercase();
+    match call.service.node(call.parts().me) {
+        Some(node) if node.host.contains(':') => format!("{name}://[{}]:{}", node.host.as_str(), node.port),
+        Some(node) => format!("{name}://{}:{}", node.host.as_str(), node.port),
+        None => String::new(),
+    }
 }
 
 impl Setting {

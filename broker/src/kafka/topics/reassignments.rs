@@ -82,7 +82,7 @@ async fn reassign(
     })
 }
 
-fn brokers(replicas: &[WireBroker]) -> Result<Vec<u32>, Refusal> {
+pub(super) fn brokers(replicas: &[WireBroker]) -> Result<Vec<u32>, Refusal> {
     if replicas.is_empty() {
         return Err(bad("the list of brokers is empty".to_owned()));
     }
@@ -93,7 +93,7 @@ fn brokers(replicas: &[WireBroker]) -> Result<Vec<u32>, Refusal> {
     Ok(brokers)
 }
 
-fn bad(cause: String) -> Refusal {
+pub(super) fn bad(cause: String) -> Refusal {
     Refusal { code: errors::INVALID_REPLICA_ASSIGNMENT, error: Error::new(ErrorCode::InvalidRequest, cause) }
 }
 

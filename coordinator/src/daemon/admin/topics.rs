@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use baton_core::event::EventKind;
+use baton_core::placement::Replicas;
 use baton_core::topic::{NAMESPACE_DEFAULT, TopicName};
 use baton_core::{BrokerId, Error, ErrorCode, TopicId};
 use baton_proto::v1;
@@ -29,15 +30,18 @@ pub fn who(text: &str) -> String {
     if shown.is_empty() { "administrator".to_owned() } else { shown }
 }
 
+fn assignment_of(lists: Vec<v1::ReplicaList>) -> Vec<Replicas> {
+    lists.into_iter().map(|list| list.brokers.into_iter().map(BrokerId).collect()).collect()
+}
+
 pub async fn create_topic(admin: Admin, request: v1::CreateTopicRequest) -> Result<v1::TopicReply, Error> {
-    let brokers = |list: v1::ReplicaList| list.brokers.into_iter().map(BrokerId).collect();
     let wanted = Creation {
         name: request.name,
         internal: request.internal,
         partitions: request.partitions,
         replication: request.replication,
         config: request.config.into_iter().collect(),
-        assignment: request.assignment.into_iter().map(brokers).collect(),
+        assignment: assignment_of(request.assignment),
     };
     if request.validate_only {
         let limits = admin.term.shared.config.topic_limits();
@@ -197,20 +201,28 @@ fn alteration_text(set: &BTreeMap<String, String>, unset: &[String]) -> String {
     set.chain(unset).collect::<Vec<_>>().join(", ")
 }
 
-pub async fn add_partitions(admin: Admin, request: v1::AddPartitionsRequest) -> Result<v1::TopicReply, Error> {
+pub async fn add_partitions(admin: Admin, mut request: v1::AddPartitionsRequest) -> Result<v1::TopicReply, Error> {
     let Admin { term, deadline } = admin;
-    let name = request.name.as_str();
+    let assignment = assignment_of(std::mem::take(&mut request.assignment));
     let id = {
         let _changing = term.changes.lock().await;
-        grow(&term, &request, deadline).await?
+        grow(&term, &request, &assignment, deadline).await?
     };
-    term.await_led(id, name, request.total, deadline).await?;
+    if !request.validate_only {
+        term.await_led(id, &request.name, request.total, deadline).await?;
+    }
     reply_of(&term, id).await
 }
 
-async fn grow(term: &Term, request: &v1::AddPartitionsRequest, deadline: Instant) -> Result<TopicId, Error> {
+async fn grow(
+    term: &Term,
+    request: &v1::AddPartitionsRequest,
+    assignment: &[Replicas],
+    deadline: Instant,
+) -> Result<TopicId, Error> {
     let name = request.name.as_str();
     refuse_internal(name)?;
+    let wanted = (request.total, assignment);
     let limits = term.shared.config.topic_limits();
     let seed = term.shared.draw("placement");
     let mut attempted = false;
@@ -219,10 +231,13 @@ async fn grow(term: &Term, request: &v1::AddPartitionsRequest, deadline: Instant
         if attempted && topic.node.partitions == request.total {
             return Ok(topic.id);
         }
-        let plan = term.view().read(|snapshot| plan_growth(snapshot, &topic, request.total, limits, seed));
+        let plan = term.view().read(|snapshot| plan_growth(snapshot, &topic, wanted, limits, seed));
         let plan = plan.map_err(|error| error.topic(shown(&request.name)))?;
         if !request.accept_moved_keys {
             refuse_moved_keys(term, &topic).await?;
+        }
+        if request.validate_only {
+            return Ok(topic.id);
         }
         match topics::grow(term.registry(), term.fence, topic.id, plan).await {
             Ok(()) => {

@@ -11,8 +11,6 @@ use baton_registry::znode::PlannedPartition;
 use super::Snapshot;
 use super::snapshot::shown;
 
-/// The most replicas that a topic gets by itself.
-const REPLICATION_DEFAULT: u32 = 3;
 /// More replicas than this are not asked for.
 const REPLICATION_MAX: usize = 32;
 
@@ -59,8 +57,8 @@ pub fn plan_creation(
     let loads = snapshot.loads();
     let live = u32::try_from(loads.len()).unwrap_or(u32::MAX);
     let (partitions, replication) = if wanted.assignment.is_empty() {
-        let default = REPLICATION_DEFAULT.min(live).max(1);
-        (wanted.partitions.unwrap_or(1), wanted.replication.unwrap_or(default))
+        let default = placement::replication_default(live);
+        (wanted.partitions.unwrap_or(placement::PARTITIONS_DEFAULT), wanted.replication.unwrap_or(default))
     } else {
         counts_of(wanted)?
     };
@@ -238,14 +236,16 @@ pub fn plan_alteration(
     Ok(stored_config(&asked, &resolved))
 }
 
-/// Places the partitions that bring a topic to `total`, with as many replicas as it has.
+/// Places the partitions that bring a topic to `total`, with as many replicas as it has: on the
+/// brokers that `assignment` names, or where there is room if it is empty.
 ///
 /// # Errors
-/// `INVALID_PARTITIONS` if it has as many already; too few brokers, or too few with room.
+/// `INVALID_PARTITIONS` if it has as many already; too few brokers, or too few with room; the
+/// assignment is not for these partitions.
 pub fn plan_growth(
     snapshot: &Snapshot,
     topic: &Topic,
-    total: u32,
+    (total, assignment): (u32, &[Replicas]),
     limits: TopicLimits,
     seed: u64,
 ) -> Result<Vec<PlannedPartition>, Error> {
@@ -258,9 +258,29 @@ pub fn plan_growth(
     };
     let existing = snapshot.replicas_of(topic.id);
     let replication = snapshot.replication_of(topic.id).max(1);
+    if !assignment.is_empty() {
+        check_growth(assignment, count, replication).map_err(|error| error.topic(name))?;
+        check_assignment(snapshot, assignment, limits.placement).map_err(|error| error.topic(name))?;
+        return members_of(snapshot, assignment);
+    }
     let placed = placement::place(&snapshot.loads(), &existing, count, replication, limits.placement, seed)
         .map_err(|error| Error::from(error).topic(name))?;
     members_of(snapshot, &placed)
+}
+
+/// An assignment names every new partition, and gives each as many replicas as the others have.
+fn check_growth(assignment: &[Replicas], count: u32, replication: u32) -> Result<(), Error> {
+    let refused = |cause: String| Err(Error::new(ErrorCode::InvalidRequest, cause));
+    if assignment.len() != count as usize {
+        return refused(format!("{count} partitions are new, and the assignment is for {}", assignment.len()));
+    }
+    match assignment.iter().find(|replicas| replicas.len() != replication as usize) {
+        None => Ok(()),
+        Some(replicas) => {
+            let cause = format!("a partition of the topic has {replication} replicas, not {}", replicas.len());
+            refused(cause)
+        }
+    }
 }
 
 #[cfg(test)]
@@ -388,12 +408,35 @@ mod tests {
         let mut cluster = snapshot(3);
         fixtures::add_topic(&mut cluster, 1, "t", &[&[1, 2], &[2, 3]]);
         let topic = cluster.topic("t").unwrap();
-        let grown = plan_growth(&cluster, topic, 5, LIMITS, 0).unwrap();
+        let grown = plan_growth(&cluster, topic, (5, &[]), LIMITS, 0).unwrap();
         assert_eq!(grown.len(), 3);
         assert!(grown.iter().all(|planned| planned.members.len() == 2));
         for total in [0, 1, 2, LIMITS.partitions_max + 1] {
-            let error = plan_growth(&cluster, topic, total, LIMITS, 0).unwrap_err();
+            let error = plan_growth(&cluster, topic, (total, &[]), LIMITS, 0).unwrap_err();
             assert_eq!(error.code, ErrorCode::InvalidPartitions, "{total}");
+        }
+    }
+
+    #[test]
+    fn new_partitions_go_where_they_are_told() {
+        let mut cluster = snapshot(3);
+        fixtures::add_topic(&mut cluster, 1, "t", &[&[1, 2]]);
+        let topic = cluster.topic("t").unwrap();
+        let grown = |lists: &[&[u32]]| {
+            let lists: Vec<Replicas> = lists.iter().map(|list| list.iter().copied().map(BrokerId).collect()).collect();
+            plan_growth(&cluster, topic, (3, &lists), LIMITS, 0).map_err(|error| error.code)
+        };
+        let plan = grown(&[&[3, 1], &[2, 3]]).unwrap();
+        let brokers: Vec<Vec<u32>> =
+            plan.iter().map(|planned| planned.members.iter().map(|member| member.broker.0).collect()).collect();
+        assert_eq!(brokers, [[3, 1], [2, 3]]);
+        for (lists, code) in [
+            (&[&[1_u32, 2][..]][..], ErrorCode::InvalidRequest),
+            (&[&[1, 2], &[1]], ErrorCode::InvalidRequest),
+            (&[&[1, 2], &[1, 1]], ErrorCode::InvalidRequest),
+            (&[&[1, 2], &[1, 4]], ErrorCode::UnknownBroker),
+        ] {
+            assert_eq!(grown(lists), Err(code), "{lists:?}");
         }
     }
 

@@ -94,7 +94,16 @@ fn nobody_commits_between_two_generations() {
 fn a_generation_of_no_group_is_wrong() {
     let mut bench = Bench::new();
     let request = commit_as(&mut bench, "a", 1, 1);
-    assert_eq!(result(&bench, request), Err(E::IllegalGeneration));
+    assert_eq!(result(&bench, request), Err(E::GroupNotFound));
+}
+
+#[test]
+fn a_group_without_members_takes_offsets_from_whoever_names_no_generation() {
+    let mut bench = Bench::new();
+    for who in ["", "some id"] {
+        let request = commit_as(&mut bench, who, -1, 1);
+        assert_eq!(result(&bench, request), Ok(()), "{who:?}");
+    }
 }
 
 #[test]
