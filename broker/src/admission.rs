@@ -41,7 +41,15 @@ pub struct Refused {
 pub trait Admission: Send + Sync + 'static {
     /// # Errors
     /// [`Refused`], with the time to wait.
-    fn admit(&self, context: &RequestContext, demand: Demand<'_>) -> Result<Admitted, Refused>;
+    fn admit(&self, context: &RequestContext, demand: Demand<'_>) -> Result<Admitted, Refused> {
+        self.admit_leaving(context, demand, 0)
+    }
+
+    /// The same, if so many bytes of the whole bound stay free for others.
+    ///
+    /// # Errors
+    /// [`Refused`], with the time to wait.
+    fn admit_leaving(&self, context: &RequestContext, demand: Demand<'_>, free: u64) -> Result<Admitted, Refused>;
 }
 
 /// What one connection has in the broker; clones share it. A listener makes one for each
@@ -79,14 +87,25 @@ impl Counted {
 /// The bytes of one request; given back when it is dropped.
 #[derive(Debug, Default)]
 pub struct Permit {
-    bytes: u64,
-    from: Vec<Counted>,
+    taken: Vec<(Counted, u64)>,
+}
+
+impl Permit {
+    /// Takes over what another permit of the same request holds.
+    pub fn join(&mut self, mut other: Self) {
+        for (counted, bytes) in std::mem::take(&mut other.taken) {
+            match self.taken.iter_mut().find(|(mine, _)| Arc::ptr_eq(&mine.0, &counted.0)) {
+                Some((_, sum)) => *sum += bytes,
+                None => self.taken.push((counted, bytes)),
+            }
+        }
+    }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        for counted in &self.from {
-            counted.give_back(self.bytes);
+        for (counted, bytes) in &self.taken {
+            counted.give_back(*bytes);
         }
     }
 }
@@ -142,7 +161,7 @@ impl ByteBudget {
 }
 
 impl Admission for ByteBudget {
-    fn admit(&self, context: &RequestContext, demand: Demand<'_>) -> Result<Admitted, Refused> {
+    fn admit_leaving(&self, context: &RequestContext, demand: Demand<'_>, free: u64) -> Result<Admitted, Refused> {
         let (bytes, limits) = (demand.bytes, self.limits);
         let fits = limits.max.min(limits.connection_max);
         if bytes > fits {
@@ -155,14 +174,14 @@ impl Admission for ByteBudget {
             return Err(self.refuse(format!("the connection has {used} bytes in the broker; at most {max} are taken")));
         }
         // From here on the permit gives back what was taken, whatever happens.
-        let mut permit = Permit { bytes, from: vec![connection.clone()] };
-        match self.used.take(bytes, limits.max) {
+        let mut permit = Permit { taken: vec![(connection.clone(), bytes)] };
+        match self.used.take(bytes, limits.max.saturating_sub(free)) {
             Err(used) => {
                 let max = limits.max;
                 Err(self.refuse(format!("{used} bytes of requests are in the broker; at most {max} are taken")))
             }
             Ok(before) => {
-                permit.from.push(self.used.clone());
+                permit.taken.push((self.used.clone(), bytes));
                 Ok(Admitted { permit, throttle: self.throttle(before + bytes) })
             }
         }
@@ -238,6 +257,19 @@ mod tests {
             assert_eq!(refused.error.code, ErrorCode::FrameTooLarge);
         }
         assert_eq!(budget.bytes(), 0);
+    }
+
+    #[test]
+    fn what_others_need_stays_free() {
+        let (budget, context) = (ByteBudget::new(LIMITS), connection());
+        let mut permit = budget.admit_leaving(&context, produce(100), 90).unwrap().permit;
+        let refused = budget.admit_leaving(&context, produce(11), 90).unwrap_err();
+        assert_eq!(refused.error.code, ErrorCode::Throttled);
+        permit.join(budget.admit_leaving(&context, produce(10), 90).unwrap().permit);
+        permit.join(budget.admit(&context, produce(40)).unwrap().permit);
+        assert_eq!((budget.bytes(), context.connection.bytes()), (150, 150));
+        drop(permit);
+        assert_eq!((budget.bytes(), context.connection.bytes()), (0, 0));
     }
 
     proptest! {

@@ -5,7 +5,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use baton_core::ErrorCode;
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
@@ -14,10 +13,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::frame::{FrameError, FrameLimits, FrameReader};
 use super::header;
+use super::room::{Room, RoomError};
 use super::service::{Answer, Call, Hangup, KafkaService};
 use super::table::{API_VERSIONS, Api};
-use crate::admission::{ConnectionUse, Demand, Permit};
-use crate::authorizer::Verb;
+use crate::admission::{Admitted, ConnectionUse, Permit};
 use crate::context::RequestContext;
 use crate::net::Connection;
 
@@ -25,8 +24,8 @@ use crate::net::Connection;
 /// asks for much and reads little does not fill the memory.
 const RESPONSE_BYTES: usize = 64 << 10;
 
-/// How often it is tried whether there is room for a request.
-const ROOM_EVERY: Duration = Duration::from_millis(5);
+/// What of an answer has to be taken by its client before another stall is over.
+const PIECE_BYTES: usize = 64 << 10;
 
 /// Answers that are owed when the broker stops are given within this time.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -37,13 +36,22 @@ enum Ended {
     #[error(transparent)]
     Frame(#[from] FrameError),
     #[error(transparent)]
+    Room(RoomError),
+    #[error(transparent)]
     Hangup(#[from] Hangup),
-    #[error("there was no room for a request for {0:?}")]
-    NoRoom(Duration),
     #[error("the client does not read its answers")]
     Unread,
     #[error("the client is gone: {0}")]
     Gone(std::io::Error),
+}
+
+impl From<RoomError> for Ended {
+    fn from(error: RoomError) -> Self {
+        match error {
+            RoomError::Frame(error) => Self::Frame(error),
+            no_room @ RoomError::NoRoom(_) => Self::Room(no_room),
+        }
+    }
 }
 
 /// An answer in its turn.
@@ -126,10 +134,10 @@ impl Reader {
             };
             let Some(length) = length else { return Ok(()) };
             let context = self.service.context(self.peer, &self.connection);
-            let permit = self.room_for(&context, length).await?;
-            let frame = frames.body(length).await?;
+            let (frame, permit) = self.body(&mut frames, length, &context).await?;
             let began = Instant::now();
-            let (api, answer) = self.begin(context, frame).await?;
+            // The time that it took to come is not taken from its own.
+            let (api, answer) = self.begin(context.within(self.service.stall()), frame).await?;
             let large = matches!(&answer, Answer::Now(bytes) if bytes.len() > RESPONSE_BYTES);
             let (sent, was_sent) = oneshot::channel();
             if turns.send(Turn { answer, api, began, _permit: permit, sent }).await.is_err() {
@@ -142,37 +150,26 @@ impl Reader {
         }
     }
 
-    /// Waits until the broker has room for the request. Nothing more is read from the
-    /// connection meanwhile, so that its client slows down; an error would end its batches.
-    async fn room_for(&self, context: &RequestContext, length: usize) -> Result<Permit, Ended> {
-        let demand = Demand { verb: Verb::Produce, topic: None, key_hash: None, bytes: length as u64 };
-        let mut refused_before = false;
-        loop {
-            match self.service.parts.admission.admit(context, demand) {
-                Ok(admitted) => {
-                    if !admitted.throttle.is_zero() {
-                        self.service.parts.metrics.throttled();
-                        sleep(admitted.throttle).await;
-                    }
-                    return Ok(admitted.permit);
-                }
-                Err(refused) if refused.error.code == ErrorCode::FrameTooLarge => {
-                    let max = usize::try_from(self.service.parts.limits.connection_bytes_max).unwrap_or(usize::MAX);
-                    let length = i32::try_from(length).unwrap_or(i32::MAX);
-                    return Err(FrameError::BadLength { length, max }.into());
-                }
-                Err(_) => {
-                    if !refused_before {
-                        self.service.parts.metrics.request_refused();
-                        refused_before = true;
-                    }
-                    if context.remaining().is_zero() {
-                        return Err(Ended::NoRoom(Duration::from_millis(self.service.parts.timing.request_ms)));
-                    }
-                    sleep(ROOM_EVERY).await;
-                }
-            }
+    /// The body of a request, once the broker has room for it.
+    async fn body<R: AsyncRead + Unpin>(
+        &self,
+        frames: &mut FrameReader<R>,
+        length: usize,
+        context: &RequestContext,
+    ) -> Result<(Bytes, Permit), Ended> {
+        let room = Room {
+            bodies: &self.service.bodies,
+            admission: &*self.service.parts.admission,
+            context,
+            patience: self.service.stall(),
+            refused: &|| self.service.parts.metrics.request_refused(),
+        };
+        let (body, Admitted { permit, throttle }) = room.read(frames, length).await?;
+        if !throttle.is_zero() {
+            self.service.parts.metrics.throttled();
+            sleep(throttle).await;
         }
+        Ok((body, permit))
     }
 
     async fn begin(&self, context: RequestContext, mut frame: Bytes) -> Result<(&'static Api, Answer), Hangup> {
@@ -213,11 +210,7 @@ async fn write_answers(
             Answer::Never => Bytes::new(),
         };
         service.metrics.answered(api.name, began.elapsed());
-        let writing = async {
-            io.write_all(&bytes).await?;
-            io.flush().await
-        };
-        timeout(service.stall(), writing).await.map_err(|_| Ended::Unread)?.map_err(Ended::Gone)?;
+        write(&mut io, &bytes, service.stall()).await?;
         let _ = sent.send(());
     }
     // The client sees an end rather than a reset.
@@ -225,9 +218,52 @@ async fn write_answers(
     Ok(())
 }
 
+/// Writes an answer to a client that takes a piece of it within `stall`, however long all takes.
+async fn write(io: &mut (impl AsyncWrite + Unpin), bytes: &[u8], stall: Duration) -> Result<(), Ended> {
+    for piece in bytes.chunks(PIECE_BYTES) {
+        timeout(stall, io.write_all(piece)).await.map_err(|_| Ended::Unread)?.map_err(Ended::Gone)?;
+    }
+    timeout(stall, io.flush()).await.map_err(|_| Ended::Unread)?.map_err(Ended::Gone)
+}
+
 impl KafkaService {
     /// How long a connection may stand still in the middle of a request or an answer.
     fn stall(&self) -> Duration {
         Duration::from_millis(self.parts.timing.request_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, duplex};
+
+    use super::*;
+
+    const STALL: Duration = Duration::from_secs(5);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_reader_gets_its_answer() {
+        let (mut near, mut far) = duplex(4 << 10);
+        let reading = tokio::spawn(async move {
+            let (mut piece, mut sum) = (vec![0; 32 << 10], 0);
+            while far.read_exact(&mut piece).await.is_ok() {
+                sum += piece.len();
+                sleep(Duration::from_secs(1)).await;
+            }
+            sum
+        });
+        let began = Instant::now();
+        write(&mut near, &vec![7; 1 << 20], STALL).await.unwrap();
+        assert!(began.elapsed() > STALL * 4);
+        drop(near);
+        assert_eq!(reading.await.unwrap(), 1 << 20);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_does_not_read_is_left() {
+        let (mut near, _far) = duplex(4 << 10);
+        let began = Instant::now();
+        assert!(matches!(write(&mut near, &vec![7; 1 << 20], STALL).await, Err(Ended::Unread)));
+        assert_eq!(began.elapsed(), STALL);
     }
 }

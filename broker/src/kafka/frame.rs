@@ -6,20 +6,26 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, BufReader};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// Small requests of one connection arrive together and are read at once.
 const BUFFER_BYTES: usize = 8 << 10;
 
-/// Room that is reserved before bytes are there.
+/// A frame up to this is small: it is read before it is admitted. So is as much of any other.
+pub const SMALL_BYTES: usize = 16 << 10;
+
+/// Room that is reserved at most before bytes are there.
 const CHUNK_BYTES: usize = 256 << 10;
+
+/// A client that sends a frame slower than this for longer than a stall is not waited for.
+const BYTES_PER_S_MIN: u64 = 64 << 10;
 
 /// Why no further frame can be read from a connection.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
     #[error("the client said nothing for {0:?}")]
     Idle(Duration),
-    #[error("the client stopped in the middle of a request for {0:?}")]
+    #[error("the client stopped in the middle of a request, or was too slow, for {0:?}")]
     Stalled(Duration),
     #[error("a frame of {length} bytes; it has to be 1 to {max}")]
     BadLength { length: i32, max: usize },
@@ -40,7 +46,7 @@ pub struct FrameLimits {
     pub bytes_max: usize,
     /// How long a client may stay silent between requests.
     pub idle: Duration,
-    /// How long it may pause in the middle of one.
+    /// How long it may pause in the middle of one, or fall behind the least rate.
     pub stall: Duration,
 }
 
@@ -84,26 +90,61 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
     }
 
-    /// The frame's bytes, after [`FrameReader::length`].
+    /// The next piece of a frame's bytes, after [`FrameReader::length`].
     ///
     /// # Errors
     /// [`FrameError`]; nothing more can be read then.
-    pub async fn body(&mut self, length: usize) -> Result<Bytes, FrameError> {
-        let stall = self.limits.stall;
-        let mut body = BytesMut::with_capacity(length.min(CHUNK_BYTES));
-        while body.len() < length {
-            let missing = length - body.len();
-            if body.capacity() == body.len() {
-                // Room grows with what has arrived.
-                body.reserve(missing.min(body.len().max(CHUNK_BYTES)));
-            }
-            let mut room = (&mut body).limit(missing);
-            let read = timeout(stall, self.io.read_buf(&mut room)).await;
-            if read.map_err(|_| FrameError::Stalled(stall))?.map_err(FrameError::Io)? == 0 {
-                return Err(FrameError::Ended);
+    pub async fn piece(&mut self, body: &mut Body) -> Result<(), FrameError> {
+        let end = body.bytes.len() + body.next_piece();
+        body.bytes.reserve(end - body.bytes.len());
+        while body.bytes.len() < end {
+            let missing = end - body.bytes.len();
+            let mut room = (&mut body.bytes).limit(missing);
+            let began = Instant::now();
+            let read = timeout(body.patience, self.io.read_buf(&mut room)).await;
+            match read.map_err(|_| FrameError::Stalled(self.limits.stall))?.map_err(FrameError::Io)? {
+                0 => return Err(FrameError::Ended),
+                bytes => body.came(bytes, began.elapsed(), self.limits.stall),
             }
         }
-        Ok(body.freeze())
+        Ok(())
+    }
+
+    /// What [`FrameReader::piece`] fills.
+    #[must_use]
+    pub fn body(&self, length: usize) -> Body {
+        Body { bytes: BytesMut::new(), length, patience: self.limits.stall }
+    }
+}
+
+/// A frame of which a part has come.
+pub struct Body {
+    bytes: BytesMut,
+    length: usize,
+    /// How much longer its client may take for the next bytes.
+    patience: Duration,
+}
+
+impl Body {
+    /// Bytes of the next piece, zero once all are there: no more than came before, so that
+    /// what is taken for a frame is in proportion to what its client did for it.
+    #[must_use]
+    pub fn next_piece(&self) -> usize {
+        let come = self.bytes.len();
+        (self.length - come).min(come.clamp(SMALL_BYTES, CHUNK_BYTES))
+    }
+
+    /// The frame, once no piece is missing.
+    #[must_use]
+    pub fn freeze(self) -> Bytes {
+        self.bytes.freeze()
+    }
+
+    /// Time that bytes took is made good by bytes, at a least rate; never beyond one stall, so
+    /// that who was fast cannot stop for long.
+    fn came(&mut self, bytes: usize, took: Duration, stall: Duration) {
+        let earned = Duration::from_micros(bytes as u64 * 1_000_000 / BYTES_PER_S_MIN);
+        self.patience = (self.patience.saturating_sub(took) + earned).min(stall);
     }
 }
 
@@ -126,11 +167,19 @@ mod tests {
     const LIMITS: FrameLimits =
         FrameLimits { bytes_max: 1 << 20, idle: Duration::from_secs(60), stall: Duration::from_secs(5) };
 
+    async fn whole<R: AsyncRead + Unpin>(reader: &mut FrameReader<R>, length: usize) -> Result<Bytes, FrameError> {
+        let mut body = reader.body(length);
+        while body.next_piece() > 0 {
+            reader.piece(&mut body).await?;
+        }
+        Ok(body.freeze())
+    }
+
     async fn first(bytes: &[u8]) -> Result<Option<Bytes>, FrameError> {
         let mut reader = FrameReader::new(bytes, LIMITS);
         match reader.length().await? {
             None => Ok(None),
-            Some(length) => reader.body(length).await.map(Some),
+            Some(length) => whole(&mut reader, length).await.map(Some),
         }
     }
 
@@ -168,7 +217,7 @@ mod tests {
         assert!(matches!(reader.length().await, Err(FrameError::Idle(_))));
         far.write_all(b"\0\0\0\x09abc").await.unwrap();
         assert_eq!(reader.length().await.unwrap(), Some(9));
-        assert!(matches!(reader.body(9).await, Err(FrameError::Stalled(_))));
+        assert!(matches!(whole(&mut reader, 9).await, Err(FrameError::Stalled(_))));
     }
 
     #[tokio::test]
@@ -176,5 +225,36 @@ mod tests {
         let body: Vec<u8> = (0..1_000_000_u32).map(|n| n.to_le_bytes()[0]).collect();
         let bytes = [&1_000_000_i32.to_be_bytes()[..], &body[..], b"rest"].concat();
         assert_eq!(first(&bytes).await.unwrap().unwrap(), body);
+    }
+
+    /// Sends a frame of 1 MiB in pieces with a pause after each; how its reading ended, and when.
+    async fn dribbled(bytes: usize, pause: Duration) -> (Result<Bytes, FrameError>, Duration) {
+        let (near, mut far) = tokio::io::duplex(1 << 20);
+        let mut reader = FrameReader::new(near, LIMITS);
+        let began = Instant::now();
+        let sending = async {
+            for _ in 0..(1_usize << 20).div_ceil(bytes) {
+                if far.write_all(&vec![7; bytes]).await.is_err() {
+                    break;
+                }
+                tokio::time::sleep(pause).await;
+            }
+            std::future::pending::<()>().await;
+        };
+        let ended = tokio::select! {
+            ended = whole(&mut reader, 1 << 20) => ended,
+            () = sending => Err(FrameError::Ended),
+        };
+        (ended, began.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_client_gets_on_and_a_dribbling_one_is_ended() {
+        let (slow, took) = dribbled(128 << 10, Duration::from_secs(2)).await;
+        assert_eq!(slow.unwrap().len(), 1 << 20);
+        assert!(took > LIMITS.stall * 2, "{took:?}");
+        let (dribbling, took) = dribbled(4, Duration::from_secs(1)).await;
+        assert!(matches!(dribbling, Err(FrameError::Stalled(_))));
+        assert!(took < LIMITS.stall + Duration::from_secs(1), "{took:?}");
     }
 }

@@ -14,6 +14,7 @@
 //! | [`guard`] | looks at a request before it is decoded |
 //! | [`frame`], [`header`] | bytes of a connection to requests |
 //! | `connection` | one connection: order, back-pressure, deadlines, its end |
+//! | `room` | admits what comes of a request, as it comes |
 //! | [`server`] | accepts connections; notes when the advertised address is not reachable |
 //! | [`service`] | what every request needs |
 //! | `address`, `errors`, `names` | brokers, error codes and topic ids as Kafka has them |
@@ -27,6 +28,7 @@ pub mod frame;
 pub mod guard;
 pub mod header;
 mod names;
+mod room;
 pub mod server;
 pub mod service;
 pub mod table;

@@ -10,6 +10,7 @@ use futures::future::BoxFuture;
 use kafka_protocol::protocol::{Decodable, Encodable};
 
 use super::guard::{self, Malformed};
+use super::room::Bodies;
 use super::table::Api;
 use crate::admission::ConnectionUse;
 use crate::authorizer::{Resource, Verb};
@@ -28,6 +29,7 @@ pub struct KafkaService {
     pub(super) name: Arc<str>,
     pub(super) producer_ids: ProducerIds,
     pub(super) metrics: KafkaMetrics,
+    pub(super) bodies: Bodies,
 }
 
 /// How a request is answered.
@@ -73,7 +75,8 @@ impl KafkaService {
     pub fn new(parts: Arc<ListenerParts>, config: KafkaConfig, name: &str) -> Self {
         let producer_ids = ProducerIds::new(Arc::clone(&parts.registry));
         let metrics = parts.metrics.kafka(super::table::APIS.iter().map(|api| api.name));
-        Self { parts, config, name: name.into(), producer_ids, metrics }
+        let bodies = Bodies::new(&parts.limits);
+        Self { parts, config, name: name.into(), producer_ids, metrics, bodies }
     }
 
     pub(super) fn context(&self, peer: Option<SocketAddr>, connection: &ConnectionUse) -> RequestContext {
