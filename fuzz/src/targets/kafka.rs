@@ -19,7 +19,13 @@ pub fn frames(input: &[u8]) {
             FrameReader::new(input, FrameLimits { bytes_max: FRAME_BYTES_MAX, idle: second, stall: second });
         while let Ok(Some(length)) = frames.length().await {
             assert!((1..=FRAME_BYTES_MAX).contains(&length), "a frame of {length} bytes");
-            let Ok(mut frame) = frames.body(length).await else { return };
+            let mut body = frames.body(length);
+            while body.next_piece() > 0 {
+                if frames.piece(&mut body).await.is_err() {
+                    return;
+                }
+            }
+            let mut frame = body.freeze();
             assert_eq!(frame.len(), length);
             let flexible = |key, version| Api::find(key).is_some_and(|api| api.layout.is_flexible(version));
             if let Ok(header) = header::read(&mut frame, flexible) {
