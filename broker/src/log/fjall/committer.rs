@@ -180,13 +180,17 @@ impl Committer {
     /// Now and then, busy or not.
     fn measure(&mut self) -> Result<(), StoreError> {
         self.view.set_free(self.reserve.free(), self.reserve.floor());
-        if self.reclaim.due() && self.store.may_rewrite(self.options.reclaim_interval) {
+        let may = || self.store.is_flushed() && self.store.may_rewrite(self.options.reclaim_interval);
+        if self.reclaim.due() && may() {
             // Any write: together with the rotation it lets go of files that are not needed.
             let mut writes = self.store.writes();
             writes.put(keys::NEXT_NUMBER, records::encode_number(self.book.next));
             self.store.write(writes)?;
             self.store.rotate_if_older(Duration::ZERO)?;
-            self.reclaim.step(self.store.reading())?;
+            self.reclaim.prepared();
+        }
+        if self.reclaim.waits_for_flush() && self.store.is_flushed() {
+            self.reclaim.step(self.store.reading(), self.store.bytes()?)?;
         }
         if self.measured.elapsed() >= MEASURE_EVERY {
             self.measured = Instant::now();

@@ -326,6 +326,11 @@ impl Store {
         self.log.table_count() <= REWRITTEN_TABLES_MAX || self.filled.is_none_or(|at| at.elapsed() >= quiet)
     }
 
+    /// Whether all memtables that were rotated are tables by now.
+    pub(super) fn is_flushed(&self) -> bool {
+        [&self.log, &self.metadata].iter().all(|keyspace| keyspace.tree.sealed_memtable_count() == 0)
+    }
+
     /// Bytes on disk.
     pub(super) fn bytes(&self) -> Result<u64, StoreError> {
         Ok(self.database.disk_space()?)

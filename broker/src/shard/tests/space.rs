@@ -53,7 +53,7 @@ impl Running {
         let options = FjallOptions {
             rotate_bytes: 16 << 20,
             reserve_bytes: 0,
-            reclaim_interval: Duration::from_millis(500),
+            reclaim_interval: Duration::from_millis(100),
             ..FjallOptions::default()
         };
         let log = Arc::new(FjallLog::open(directory, identity().cluster, identity().broker, options).unwrap());
