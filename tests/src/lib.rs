@@ -3,4 +3,5 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test support")]
 
 pub mod net;
+pub mod ports;
 pub mod sim;

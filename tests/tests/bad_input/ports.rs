@@ -8,6 +8,7 @@ use baton_coordinator::dev::{DevCluster, DevOptions, control};
 use baton_core::ErrorCode;
 use baton_proto::v1::peer_client::PeerClient;
 use baton_proto::v1::{self, link_reply};
+use baton_tests::ports::free_block;
 use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -249,15 +250,4 @@ fn garbage_and_half_open_on_dev_control_port() {
 
 fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-/// The first of the ports that `baton dev` takes, none of which is in use.
-fn free_block() -> u16 {
-    let offsets = [0, 1, 2, 10, 11, 12, 50, 51, 80, 81, 82];
-    let free =
-        |first: u16| offsets.iter().all(|offset| std::net::TcpListener::bind(("127.0.0.1", first + offset)).is_ok());
-    (10_000 + (std::process::id() % 50) as u16 * 20..31_000)
-        .step_by(100)
-        .find(|first| free(*first))
-        .expect("free ports")
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use baton_coordinator::dev::{DevCluster, DevOptions};
 use baton_core::batch::{BatchBuilder, BuildOptions};
+use baton_tests::ports::free_block;
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::create_topics_request::CreatableTopic;
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
@@ -82,17 +83,6 @@ impl Cluster {
             std::thread::sleep(Duration::from_millis(100));
         }
     }
-}
-
-/// The first of the ports that the cluster takes, none of which is in use.
-fn free_block() -> u16 {
-    let offsets = [0, 1, 2, 10, 11, 12, 20, 21, 22, 50, 51, 80, 81, 82];
-    let free =
-        |first: u16| offsets.iter().all(|offset| std::net::TcpListener::bind(("127.0.0.1", first + offset)).is_ok());
-    (11_000 + u16::try_from(std::process::id() % 50).unwrap() * 20..31_000)
-        .step_by(100)
-        .find(|first| free(*first))
-        .expect("free ports")
 }
 
 /// One connection.

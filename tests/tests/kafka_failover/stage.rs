@@ -1,9 +1,10 @@
 //! A cluster whose brokers die and come back.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use baton_coordinator::dev::{DevCluster, DevOptions};
+use baton_tests::ports::free_block;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use tempfile::TempDir;
@@ -65,18 +66,4 @@ pub fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
         assert!(started.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
         std::thread::sleep(Duration::from_millis(50));
     }
-}
-
-/// The first of the ports that a cluster takes, none of which is in use.
-fn free_block() -> u16 {
-    // Another test of this program may be about to use those that it was given.
-    static GIVEN: Mutex<u16> = Mutex::new(0);
-    let mut given = GIVEN.lock().unwrap();
-    let offsets = [0, 1, 2, 10, 11, 12, 20, 21, 22, 50, 51, 80, 81, 82];
-    let free =
-        |first: u16| offsets.iter().all(|offset| std::net::TcpListener::bind(("127.0.0.1", first + offset)).is_ok());
-    let first = (*given).max(11_000 + u16::try_from(std::process::id() % 50).unwrap() * 20);
-    let found = (first..31_000).step_by(100).find(|first| free(*first)).expect("free ports");
-    *given = found + 100;
-    found
 }

@@ -5,24 +5,17 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::io::Write;
-use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use baton_coordinator::dev::{DevCluster, DevOptions};
+use baton_tests::ports::free_block;
 
 /// Long enough for a broker to be missed and taken back on two shared cores.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Between one kill and the start of the broker, and from there to the next kill.
 const PAUSE: Duration = Duration::from_secs(3);
-
-/// A block of ports that nobody listens on now.
-fn free_block() -> u16 {
-    let free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
-    let blocks = (21_000..30_000_u16).step_by(100).skip(usize::from(std::process::id() as u16 % 50));
-    blocks.into_iter().find(|first| (0..100).all(|n| free(first + n))).expect("a free block of ports")
-}
 
 #[test]
 fn transactions_outlive_their_coordinators() {
