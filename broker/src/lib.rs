@@ -14,6 +14,7 @@ pub mod clock;
 pub mod cluster;
 pub mod config;
 pub mod context;
+mod coordination;
 pub mod coordinator;
 pub mod group;
 pub mod grpc;

@@ -349,6 +349,7 @@ fn first_status(member: Member, opened: &Opened) -> PartitionStatus {
         in_sync: 0,
         assigned: 0,
         damaged: opened.recovered.damaged,
+        follows_in_sync: false,
         yields: false,
     }
 }

@@ -147,6 +147,8 @@ settings! {
         batch_bytes_max: u64 = 8 * MIB;
         /// What a fetch returns at most (one batch is returned even above it).
         fetch_bytes_max: u64 = 16 * MIB;
+        /// Bytes that all answers to readers may hold which are on their way. Beyond it answers become small.
+        fetch_answers_bytes_max: u64 = 256 * MIB;
         /// Bytes of requests in the broker above which clients are told to slow down.
         in_flight_bytes_soft: u64 = 64 * MIB;
         /// Bytes of requests in the broker above which requests are refused.
@@ -374,6 +376,7 @@ impl LimitsConfig {
     fn check(&self, problems: &mut Problems) {
         problems.range("limits.frame_bytes_max", self.frame_bytes_max, MIB..=256 * MIB);
         problems.range("limits.batch_bytes_max", self.batch_bytes_max, 64 * 1024..=128 * MIB);
+        at_least(problems, ("limits.fetch_answers_bytes_max", self.fetch_answers_bytes_max), ("1 MiB", MIB));
         problems.range("limits.fetch_bytes_max", self.fetch_bytes_max, 64 * 1024..=256 * MIB);
         problems.range("limits.peer_frame_bytes", self.peer_frame_bytes, 64 * 1024..=64 * MIB);
         problems.range("limits.connections", self.connections, 1..=1_000_000);

@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::config::GroupsConfig;
+use crate::coordination::creation::Creation;
 use crate::coordinator::CoordinatorLink;
-use crate::group::creation::Creation;
 use crate::group::handle::Groups;
 use crate::group::sweep::Sweeper;
 use crate::group::term::{self, Parts};

@@ -19,13 +19,10 @@
 //! | `term` | one coordinator, from its election to its end |
 //! | `load` | reads what earlier coordinators left |
 //! | `serving` | carries out what the core decides |
-//! | `append` | what is on its way to the log, in order |
+//! | `encode` | records as batches |
 //! | `sweep` | which topics are gone |
-//! | `creation` | makes a topic of coordinators when it is first needed |
-//! | `time` | the coordinator's clock |
 
-mod append;
-mod creation;
+mod encode;
 pub mod handle;
 mod host;
 mod load;
@@ -34,14 +31,11 @@ mod seats;
 mod serving;
 mod sweep;
 mod term;
-pub(crate) mod time;
 
 use baton_core::group::settings::GroupSettings;
 
 use crate::config::GroupsConfig;
 
-pub(crate) use append::certainly_not_stored;
-pub(crate) use creation::Creation;
 pub use handle::{GroupParts, Groups};
 pub use host::HostParts;
 pub use requests::{CommittedAt, FetchedAt, JoinRefused, NewOffset, Place, PlaceResult};

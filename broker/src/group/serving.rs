@@ -14,10 +14,12 @@ use baton_core::{Epoch, Error, ErrorCode, ProducerId};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::group::append::{Appender, Outcome, certainly_not_stored};
+use crate::coordination::append::{Appender, Outcome, certainly_not_stored};
+use crate::coordination::serves;
+use crate::coordination::time::Timekeeper;
+use crate::group::encode::encode;
 use crate::group::seats::{Ask, Counts, SeatGuard};
-use crate::group::term::{Parts, serves};
-use crate::group::time::Timekeeper;
+use crate::group::term::Parts;
 use crate::shard::{InTransaction, PartitionHandle, PartitionStatus};
 
 /// Requests that wait for others or for the log; beyond it clients are told to ask again.
@@ -43,8 +45,8 @@ pub(super) struct Serving<'a> {
     counts: Arc<Counts>,
     waiting: BTreeMap<RequestId, oneshot::Sender<Answer>>,
     next_request: u64,
-    appender: Appender,
-    outcomes: mpsc::UnboundedReceiver<Outcome>,
+    appender: Appender<Ticket>,
+    outcomes: mpsc::UnboundedReceiver<Outcome<Ticket>>,
     /// The transactions that had offsets here, by producer: the last that came.
     transactions: BTreeMap<ProducerId, InTransaction>,
     /// Ends of transactions that wait until the core has heard of all that came before them.
@@ -64,7 +66,7 @@ enum Stand {
 /// What to do next.
 enum Turn {
     Status(PartitionStatus),
-    Outcome(Outcome),
+    Outcome(Outcome<Ticket>),
     Ask(Ask),
     Due,
     Count,
@@ -188,7 +190,7 @@ impl<'a> Serving<'a> {
         self.step(Input::Tick).await;
     }
 
-    async fn outcome(&mut self, outcome: Outcome, stand: Stand) -> Stand {
+    async fn outcome(&mut self, outcome: Outcome<Ticket>, stand: Stand) -> Stand {
         let mut left = stand;
         for (ticket, result) in self.appender.outcome(outcome) {
             if let Err(error) = &result
@@ -220,12 +222,13 @@ impl<'a> Serving<'a> {
                         continue;
                     };
                     self.note(&records);
-                    let transaction = Some((Producer { id, epoch }, transaction));
-                    self.appender.append(now_ms, ticket, &records, transaction).await;
+                    let batch = encode(now_ms, &records, Some(Producer { id, epoch }), self.appender.settings());
+                    self.appender.append(ticket, batch, Some(transaction)).await;
                 }
                 Effect::Append { ticket, records, transaction: None } => {
                     self.note(&records);
-                    self.appender.append(now_ms, ticket, &records, None).await;
+                    let batch = encode(now_ms, &records, None, self.appender.settings());
+                    self.appender.append(ticket, batch, None).await;
                 }
             }
         }

@@ -5,16 +5,16 @@ use std::time::Duration;
 
 use baton_core::Epoch;
 use baton_core::group::settings::GroupSettings;
-use baton_core::replica::RoleView;
 use tokio::time::Instant;
 
 use crate::clock::Clock;
+use crate::coordination::serves;
+use crate::coordination::time::Timekeeper;
 use crate::group::load::load;
 use crate::group::seats::Seats;
 use crate::group::serving::Serving;
-use crate::group::time::Timekeeper;
 use crate::metrics::Metrics;
-use crate::shard::{PartitionHandle, PartitionStatus, Shards};
+use crate::shard::{PartitionHandle, Shards};
 
 /// After a coordinator that ended while its broker still leads.
 const AGAIN_AFTER: Duration = Duration::from_millis(50);
@@ -26,12 +26,6 @@ pub(super) struct Parts {
     pub(super) settings: GroupSettings,
     pub(super) seats: Seats,
     pub(super) metrics: Metrics,
-}
-
-/// Whether groups may be coordinated here, in this leader epoch. A leader that hands over takes
-/// nothing any more.
-pub(super) fn serves(status: &PartitionStatus, epoch: Epoch) -> bool {
-    status.role == RoleView::Leader { resigning: false } && status.epoch == epoch
 }
 
 /// Coordinates the groups of one local partition whenever this broker leads it. Ends with the

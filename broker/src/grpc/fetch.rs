@@ -50,7 +50,7 @@ impl GrpcService {
             // What failed is said at once.
             wait: if wanted.len() < results.len() { Duration::ZERO } else { asked },
         };
-        let reads = poll(&self.parts.shards, wanted, limits).await;
+        let (reads, _room) = poll(&self.parts.shards, &self.parts.answers, wanted, limits).await;
         for ((index, id), read) in places.into_iter().zip(reads) {
             self.fill(&mut results[index], id, read);
         }

@@ -28,6 +28,7 @@ use crate::log::Log;
 use crate::metrics::Metrics;
 use crate::net::Network;
 use crate::serving::ProducerIds;
+use crate::serving::answers;
 use crate::shard::{PartitionHandle, Partitions, Shards};
 use crate::transaction::Transactions;
 
@@ -46,6 +47,7 @@ pub struct ListenerParts {
     pub network: Arc<dyn Network>,
     pub authorizer: Arc<dyn Authorizer>,
     pub admission: Arc<dyn Admission>,
+    pub answers: Arc<answers::Answers>,
     pub clock: Arc<dyn Clock>,
     pub events: Events,
     /// The elected coordinator, which does what administrators ask for.

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::internal::InternalHost;
 use crate::log::StoredBatch;
-use crate::shard::{FetchCall, Isolation, PartitionHandle, Partitions, ShardInput, Shards};
+use crate::shard::{Copies, FetchCall, Isolation, PartitionHandle, Partitions, ShardInput, Shards};
 
 /// Bytes of one read of the partition.
 const READ_BYTES: usize = 1 << 20;
@@ -100,7 +100,8 @@ async fn lead<M: Machine>(machine: &mut M, mut handle: PartitionHandle, shards: 
 
 async fn read(shards: &Shards, id: TopicPartition, from: Offset) -> Option<Vec<StoredBatch>> {
     let (reply, answer) = oneshot::channel();
-    let call = FetchCall { id, from, max_bytes: READ_BYTES, epoch: None, isolation: Isolation::Uncommitted, reply };
+    let (isolation, copies) = (Isolation::Uncommitted, Copies::Leader);
+    let call = FetchCall { id, from, max_bytes: READ_BYTES, epoch: None, isolation, copies, reply };
     shards.tell(id, ShardInput::Fetch(call)).await;
     answer.await.ok()?.ok().map(|fetched| fetched.batches)
 }

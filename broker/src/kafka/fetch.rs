@@ -10,15 +10,17 @@ use kafka_protocol::messages::fetch_request::FetchPartition;
 use kafka_protocol::messages::fetch_response::{
     AbortedTransaction, FetchResponse, FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
 };
-use kafka_protocol::messages::{FetchRequest, ProducerId, TopicName};
+use kafka_protocol::messages::{BrokerId as WireBroker, FetchRequest, ProducerId, TopicName};
 
 use super::address::wire_id;
 use super::errors;
 use super::list_offsets::{leader_of, partition_number};
 use super::names::topic_name;
-use super::service::Call;
+use super::nearest::Reader;
+use super::service::{Answer, Call, Hangup, decode};
 use crate::authorizer::{Resource, Verb};
 use crate::serving::PARTITIONS_MAX;
+use crate::serving::answers::Room;
 use crate::serving::poll::{PollLimits, Read, Wanted, poll};
 use crate::shard::{FetchFailure, Fetched, Isolation};
 
@@ -38,12 +40,37 @@ struct Slot {
     waits: bool,
 }
 
-pub(super) async fn serve(call: &Call, request: FetchRequest) -> FetchResponse {
+/// The answer has room until it is written.
+pub(super) async fn begin(call: Call, body: Bytes) -> Result<Answer, Hangup> {
+    let request = decode(call.api, call.version, body)?;
+    let (response, room) = serve(&call, request).await;
+    let frame = call.encode(&response)?;
+    Ok(Answer::Now(match room {
+        Some(room) => Bytes::from_owner(Roomy { frame, _room: room }),
+        None => frame,
+    }))
+}
+
+/// A frame together with the room that it has.
+struct Roomy {
+    frame: Bytes,
+    _room: Room,
+}
+
+impl AsRef<[u8]> for Roomy {
+    fn as_ref(&self) -> &[u8] {
+        &self.frame
+    }
+}
+
+async fn serve(call: &Call, request: FetchRequest) -> (FetchResponse, Option<Room>) {
     call.parts().metrics.fetch_received();
     if request.session_id != 0 {
-        return FetchResponse::default().with_error_code(errors::FETCH_SESSION_ID_NOT_FOUND);
+        let refused = FetchResponse::default().with_error_code(errors::FETCH_SESSION_ID_NOT_FOUND);
+        return (refused, None);
     }
     let isolation = isolation(request.isolation_level);
+    let reader = Reader::new(call.version, &request.rack_id);
     let mut topics = Vec::with_capacity(request.topics.len());
     let (mut slots, mut wanted) = (Vec::new(), Vec::new());
     for topic in &request.topics {
@@ -56,13 +83,14 @@ pub(super) async fn serve(call: &Call, request: FetchRequest) -> FetchResponse {
                     Err(Error::new(ErrorCode::InvalidRequest, "a request has at most 10,000 partitions").into())
                 }
                 false => Err(Refusal { code: errors::UNKNOWN_TOPIC_ID, error: unknown_id() }),
-                true => find(call, &name, partition, isolation).map_err(Refusal::from),
+                true => find(call, &name, partition, reader, isolation).map_err(Refusal::from),
             };
             let (response, waits) = match found {
-                Ok(found) => {
+                Ok(Found::Here(found)) => {
                     wanted.push(found);
                     (response, true)
                 }
+                Ok(Found::Elsewhere(broker)) => (response.with_preferred_read_replica(WireBroker(broker)), false),
                 Err(refusal) => {
                     call.parts().metrics.fetch_failed(refusal.error.code);
                     (response.with_error_code(refusal.code), false)
@@ -72,14 +100,15 @@ pub(super) async fn serve(call: &Call, request: FetchRequest) -> FetchResponse {
         }
         topics.push(response);
     }
-    let failed = wanted.len() < slots.len();
-    let reads = poll(&call.parts().shards, wanted, limits(call, &request, failed)).await;
+    let told = wanted.len() < slots.len();
+    let (shards, answers) = (&call.parts().shards, &call.parts().answers);
+    let (reads, room) = poll(shards, answers, wanted, limits(call, &request, told)).await;
     let mut reads = reads.into_iter();
     for slot in slots.iter_mut().filter(|slot| slot.waits) {
         let response = std::mem::take(&mut slot.response);
         slot.response = fill(call, response, reads.next().flatten());
     }
-    respond(call, topics, slots)
+    (respond(call, topics, slots), Some(room))
 }
 
 /// What stops a partition before it is read.
@@ -109,8 +138,8 @@ fn named(call: &Call, topic: &kafka_protocol::messages::fetch_request::FetchTopi
     }
 }
 
-/// A partition that failed makes the answer leave at once.
-fn limits(call: &Call, request: &FetchRequest, failed: bool) -> PollLimits {
+/// A partition of which there is something to tell makes the answer leave at once.
+fn limits(call: &Call, request: &FetchRequest, told: bool) -> PollLimits {
     let size = |bytes: i32| usize::try_from(bytes).unwrap_or(0);
     let most = usize::try_from(call.parts().limits.fetch_bytes_max).unwrap_or(usize::MAX);
     let longest = Duration::from_millis(call.parts().timing.request_ms_max);
@@ -118,7 +147,7 @@ fn limits(call: &Call, request: &FetchRequest, failed: bool) -> PollLimits {
     PollLimits {
         max_bytes: size(request.max_bytes).min(most),
         min_bytes: size(request.min_bytes),
-        wait: if failed { Duration::ZERO } else { wait },
+        wait: if told { Duration::ZERO } else { wait },
     }
 }
 
@@ -139,17 +168,38 @@ fn empty(partition: i32, isolation: Isolation) -> PartitionData {
         .with_records(Some(Bytes::new()))
 }
 
-fn find(call: &Call, topic: &str, partition: &FetchPartition, isolation: Isolation) -> Result<Wanted, Error> {
+/// Where a partition is read.
+enum Found {
+    Here(Wanted),
+    /// At this broker, which is nearer to the reader.
+    Elsewhere(i32),
+}
+
+fn find(
+    call: &Call,
+    topic: &str,
+    partition: &FetchPartition,
+    reader: Reader<'_>,
+    isolation: Isolation,
+) -> Result<Found, Error> {
     call.authorize(Verb::Fetch, Resource::Topic(topic))?;
     let (_, id) = call.parts().locate(topic, partition_number(partition.partition)?)?;
-    let handle = call.parts().led(topic, id)?;
+    let copies = reader.copies();
+    let handle = call.parts().readable(topic, id, copies)?;
     let Some(from) = Offset::from_wire(partition.fetch_offset) else {
         let cause = format!("offset {} is negative", partition.fetch_offset);
         return Err(Error::new(ErrorCode::OffsetOutOfRange, cause));
     };
     let max_bytes = usize::try_from(partition.partition_max_bytes).unwrap_or(0).max(1);
     let epoch = u32::try_from(partition.current_leader_epoch).ok().map(Epoch);
-    Ok(Wanted::new(handle, from, max_bytes, epoch).isolated(isolation))
+    let led = handle.status.borrow().latest.filter(|_| handle.status.borrow().leads());
+    // What is refused, is refused by the leader: it knows the offsets and the epoch.
+    let in_order =
+        led.is_some_and(|end| from <= end) && epoch.is_none_or(|epoch| handle.status.borrow().epoch == epoch);
+    if in_order && let Some(broker) = reader.elsewhere(call, id) {
+        return Ok(Found::Elsewhere(broker));
+    }
+    Ok(Found::Here(Wanted::new(handle, from, max_bytes, epoch).isolated(isolation).of(copies)))
 }
 
 fn fill(call: &Call, response: PartitionData, read: Read) -> PartitionData {

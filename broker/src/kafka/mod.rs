@@ -18,6 +18,7 @@
 //! | [`server`] | accepts connections; notes when the advertised address is not reachable |
 //! | [`service`] | what every request needs |
 //! | `address`, `errors`, `names` | brokers, error codes and topic ids as Kafka has them |
+//! | `nearest` | which copy a reader is sent to |
 //! | `groups`, `topics`, the others | one API each |
 
 mod address;
@@ -28,6 +29,7 @@ pub mod frame;
 pub mod guard;
 pub mod header;
 mod names;
+mod nearest;
 mod room;
 pub mod server;
 pub mod service;

@@ -30,6 +30,7 @@ use crate::peers::{DetectionHandle, PeerService};
 use crate::server::assembly::Assembly;
 use crate::server::readiness::Probe;
 use crate::server::{BrokerError, BrokerParts};
+use crate::serving::answers::Answers;
 
 /// The listening sockets, bound before anything else is started.
 pub(super) struct Bound {
@@ -168,6 +169,7 @@ impl Assembly {
             session: shared.registry.session(),
             network: Arc::clone(&self.parts.network),
             authorizer: Arc::new(AllowAll),
+            answers: Answers::new(limits.fetch_answers_bytes_max),
             admission: Arc::new(ByteBudget::new(ByteLimits {
                 soft: limits.in_flight_bytes_soft,
                 max: limits.in_flight_bytes_max,

@@ -6,7 +6,7 @@ use baton_core::{Error, ErrorCode, TopicPartition};
 
 use crate::cluster::TopicView;
 use crate::grpc::ListenerParts;
-use crate::shard::PartitionHandle;
+use crate::shard::{Copies, PartitionHandle};
 
 impl ListenerParts {
     /// The topic and the partition's id, by name and number.
@@ -33,6 +33,17 @@ impl ListenerParts {
     pub fn led(&self, topic: &str, id: TopicPartition) -> Result<PartitionHandle, Error> {
         match self.partitions.get(id) {
             Some(handle) if handle.status.borrow().leads() => Ok(handle),
+            _ => Err(self.not_leader(topic, id)),
+        }
+    }
+
+    /// The local partition for a reader who is content with such copies.
+    ///
+    /// # Errors
+    /// `NOT_LEADER` or `NO_LEADER`.
+    pub fn readable(&self, topic: &str, id: TopicPartition, copies: Copies) -> Result<PartitionHandle, Error> {
+        match self.partitions.get(id) {
+            Some(handle) if handle.status.borrow().serves(copies) => Ok(handle),
             _ => Err(self.not_leader(topic, id)),
         }
     }

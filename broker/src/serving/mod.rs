@@ -2,12 +2,14 @@
 //!
 //! | module | what it does |
 //! |---|---|
+//! | [`answers`] | how many bytes answers hold |
 //! | `deletion` | gives up the oldest records of a partition |
 //! | `finding` | topics and partitions by name, and who leads them |
 //! | [`poll`] | long polls of several partitions |
 //! | [`offsets`] | where a partition starts and ends, and offsets by time |
 //! | `producer_ids` | hands out the ids of idempotent producers |
 
+pub mod answers;
 mod deletion;
 mod finding;
 pub mod offsets;

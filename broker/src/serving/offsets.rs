@@ -5,7 +5,7 @@ use baton_core::replica::StoredBatch;
 use baton_core::{Epoch, Error, ErrorCode, Offset};
 use tokio::sync::oneshot;
 
-use crate::shard::{FetchCall, Isolation, PartitionHandle, ShardInput, Shards};
+use crate::shard::{Copies, FetchCall, Isolation, PartitionHandle, ShardInput, Shards};
 
 /// What one batch may inflate to while its records are looked at.
 const DECOMPRESSED_MAX: usize = 64 << 20;
@@ -102,8 +102,8 @@ impl Search<'_> {
 
     async fn read_batch(&self, from: Offset) -> Result<Option<StoredBatch>, Error> {
         let (reply, answer) = oneshot::channel();
-        let call =
-            FetchCall { id: self.handle.id, from, max_bytes: 1, epoch: None, isolation: Isolation::Uncommitted, reply };
+        let (id, isolation, copies) = (self.handle.id, Isolation::Uncommitted, Copies::Leader);
+        let call = FetchCall { id, from, max_bytes: 1, epoch: None, isolation, copies, reply };
         self.shards.tell(self.handle.id, ShardInput::Fetch(call)).await;
         match answer.await {
             Ok(Ok(fetched)) => Ok(fetched.batches.into_iter().next()),

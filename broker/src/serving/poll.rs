@@ -1,5 +1,6 @@
 //! Long polls: over when there is enough to read, or something to say, or the time is up.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use baton_core::{Epoch, Error, ErrorCode, Offset};
@@ -7,7 +8,10 @@ use futures::future::select_all;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use crate::shard::{FetchCall, FetchFailure, Fetched, Isolation, PartitionHandle, PartitionStatus, ShardInput, Shards};
+use super::answers::{Answers, Room};
+use crate::shard::{
+    Copies, FetchCall, FetchFailure, Fetched, Isolation, PartitionHandle, PartitionStatus, ShardInput, Shards,
+};
 
 /// One partition to read, which this broker led when it was looked at last.
 #[derive(Clone, Debug)]
@@ -17,6 +21,7 @@ pub struct Wanted {
     max_bytes: usize,
     epoch: Option<Epoch>,
     isolation: Isolation,
+    copies: Copies,
     /// What the last reading could see: below it there is nothing new.
     seen: Offset,
 }
@@ -26,7 +31,13 @@ impl Wanted {
     /// even above it), if the leader's epoch is the one that the reader knows.
     #[must_use]
     pub fn new(handle: PartitionHandle, from: Offset, max_bytes: usize, epoch: Option<Epoch>) -> Self {
-        Self { handle, from, max_bytes, epoch, isolation: Isolation::Uncommitted, seen: from }
+        Self { handle, from, max_bytes, epoch, isolation: Isolation::Uncommitted, copies: Copies::Leader, seen: from }
+    }
+
+    /// The same for a reader who is content with such copies.
+    #[must_use]
+    pub fn of(self, copies: Copies) -> Self {
+        Self { copies, ..self }
     }
 
     /// The same for a reader who wants this.
@@ -49,8 +60,13 @@ pub struct PollLimits {
 pub type Read = Option<Result<Fetched, FetchFailure>>;
 
 /// Reads until there is enough, something went wrong, or the time is up. The results stand in
-/// the order of `wanted`.
-pub async fn poll(shards: &Shards, mut wanted: Vec<Wanted>, limits: PollLimits) -> Vec<Read> {
+/// the order of `wanted`; they have room until it is dropped.
+pub async fn poll(
+    shards: &Shards,
+    answers: &Arc<Answers>,
+    mut wanted: Vec<Wanted>,
+    limits: PollLimits,
+) -> (Vec<Read>, Room) {
     let enough = limits.min_bytes.min(limits.max_bytes);
     let deadline = Instant::now() + limits.wait;
     loop {
@@ -58,12 +74,15 @@ pub async fn poll(shards: &Shards, mut wanted: Vec<Wanted>, limits: PollLimits) 
             // What comes after this reading is news.
             one.handle.status.mark_unchanged();
         }
-        let Reading { results, bytes, failed } = read_once(shards, &mut wanted, limits.max_bytes).await;
-        if failed || bytes >= enough || wanted.is_empty() || limits.wait.is_zero() {
-            return results;
+        let mut room = answers.room(limits.max_bytes);
+        let granted = room.bytes();
+        let Reading { results, bytes, failed } = read_once(shards, &mut wanted, granted).await;
+        room.is(bytes);
+        if failed || bytes >= enough.min(granted) || wanted.is_empty() || limits.wait.is_zero() {
+            return (results, room);
         }
         if timeout_at(deadline, news(&mut wanted)).await.is_err() {
-            return results;
+            return (results, room);
         }
     }
 }
@@ -85,7 +104,8 @@ async fn read_once(shards: &Shards, wanted: &mut [Wanted], max_bytes: usize) -> 
         let (reply, answer) = oneshot::channel();
         let id = one.handle.id;
         let max_bytes = one.max_bytes.min(left.max(1));
-        let call = FetchCall { id, from: one.from, max_bytes, epoch: one.epoch, isolation: one.isolation, reply };
+        let Wanted { from, epoch, isolation, copies, .. } = *one;
+        let call = FetchCall { id, from, max_bytes, epoch, isolation, copies, reply };
         shards.tell(id, ShardInput::Fetch(call)).await;
         let result = answer.await.unwrap_or_else(|_| Err(stopping()));
         match &result {
@@ -111,14 +131,15 @@ fn stopping() -> FetchFailure {
 /// Until more can be read than the last reading saw, or a partition changed hands or closed.
 async fn news(wanted: &mut [Wanted]) {
     let waits = wanted.iter_mut().map(|one| {
-        let (seen, epoch, isolation) = (one.seen, one.handle.status.borrow().epoch, one.isolation);
+        let (seen, epoch) = (one.seen, one.handle.status.borrow().epoch);
+        let (isolation, copies) = (one.isolation, one.copies);
         let end = move |s: &PartitionStatus| match isolation {
             Isolation::Uncommitted => s.high_watermark,
             Isolation::Committed => s.last_stable,
         };
         Box::pin(async move {
             // A partition that closes is news, too.
-            let _ = one.handle.status.wait_for(|s| end(s) > seen || !s.leads() || s.epoch != epoch).await;
+            let _ = one.handle.status.wait_for(|s| end(s) > seen || !s.serves(copies) || s.epoch != epoch).await;
         })
     });
     select_all(waits).await;
@@ -145,6 +166,7 @@ mod tests {
             in_sync: 1,
             assigned: 1,
             damaged: false,
+            follows_in_sync: false,
             yields: false,
         }
     }

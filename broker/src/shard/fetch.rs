@@ -6,6 +6,7 @@ use baton_core::{Epoch, Error, ErrorCode, Offset};
 use crate::mutation::{Mutation, Mutations};
 use crate::shard::input::{EpochEnd, FetchCall, FetchFailure, Fetched, Isolation};
 use crate::shard::partition::Partition;
+use crate::shard::status::Copies;
 
 /// What a reader may see now.
 #[derive(Clone, Copy, Debug)]
@@ -23,7 +24,7 @@ impl Window {
     pub(super) fn of(replica: &Replica, mutations: Mutations) -> Self {
         Self {
             high_watermark: replica.high_watermark(),
-            latest: replica.latest(),
+            latest: latest(replica),
             last_stable: replica.last_stable(),
             isolation: Isolation::Uncommitted,
             log_start: replica.log_start(),
@@ -68,6 +69,11 @@ impl Window {
     }
 }
 
+/// Where a reader may be told that the end is. One whom a follower serves sees no more.
+fn latest(replica: &Replica) -> Option<Offset> {
+    replica.latest().or_else(|| replica.follows_in_sync().then(|| replica.high_watermark()))
+}
+
 impl Partition {
     /// With the transactions of what was read that were aborted, if the reader has to leave
     /// them out.
@@ -101,7 +107,9 @@ impl Partition {
 
     /// Whether the call may be answered, and with something to read.
     pub(super) fn judge_fetch(&self, call: &FetchCall, mutations: Mutations) -> Result<bool, Error> {
-        if !matches!(self.replica.role(), RoleView::Leader { .. }) {
+        let leads = matches!(self.replica.role(), RoleView::Leader { .. });
+        let may_follow = call.copies == Copies::InSync;
+        if !(leads || may_follow && self.replica.follows_in_sync()) {
             let cause = match self.leader_hint() {
                 Some(leader) => format!("broker {leader} leads"),
                 None => "this broker does not lead the partition".to_owned(),
@@ -121,8 +129,9 @@ impl Partition {
         }
         let (start, end) = (self.replica.log_start(), self.replica.high_watermark());
         let any_offset = mutations.lacks(Mutation::ReadAboveHighWatermark) || mutations.lacks(Mutation::FetchOffByOne);
+        // A follower hears a little later how far it may show what it has.
         if call.from < start
-            || (call.from > end && self.replica.latest().is_some() && !any_offset)
+            || (call.from > end && leads && self.replica.latest().is_some() && !any_offset)
             || call.from > self.replica.log_end()
         {
             let cause = format!("offset {} is outside {start} to {end}", call.from);

@@ -13,7 +13,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::log::StoredBatch;
 use crate::log::{LocalPartition, PartitionMeta};
-use crate::shard::status::PartitionStatus;
+use crate::shard::status::{Copies, PartitionStatus};
 use baton_core::topic::TopicConfig;
 
 /// A partition that was brought up from disk.
@@ -121,6 +121,7 @@ pub struct FetchCall {
     /// The leader epoch that the reader knows (KIP-320).
     pub epoch: Option<Epoch>,
     pub isolation: Isolation,
+    pub copies: Copies,
     pub reply: oneshot::Sender<Result<Fetched, FetchFailure>>,
 }
 

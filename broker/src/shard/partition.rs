@@ -144,6 +144,7 @@ pub(super) fn status_of(replica: &Replica, now_ms: u64) -> PartitionStatus {
         in_sync: known.map_or(0, |state| state.isr.len()),
         assigned: known.map_or(0, |state| state.assignment.replicas.len()),
         damaged: replica.is_damaged(),
+        follows_in_sync: replica.follows_in_sync(),
         yields: replica.yields(now_ms),
     }
 }

@@ -28,6 +28,8 @@ pub struct PartitionStatus {
     pub assigned: usize,
     /// The copy was found damaged and has not been refilled yet.
     pub damaged: bool,
+    /// It follows and is in sync: readers who accept that may read here (KIP-392).
+    pub follows_in_sync: bool,
     /// Its disk was full when it led last: it does not stand for election for a while.
     pub yields: bool,
 }
@@ -40,10 +42,24 @@ impl PartitionStatus {
         seen(self) != seen(before)
     }
 
+    /// Whether readers who are content with such copies may read here.
+    #[must_use]
+    pub fn serves(&self, copies: Copies) -> bool {
+        self.leads() || (copies == Copies::InSync && self.follows_in_sync)
+    }
+
     #[must_use]
     pub fn leads(&self) -> bool {
         matches!(self.role, RoleView::Leader { .. })
     }
+}
+
+/// Which copies of a partition may answer a reader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Copies {
+    Leader,
+    /// The nearest one that is in sync (KIP-392): it may be a little behind the leader.
+    InSync,
 }
 
 /// How to reach one local partition.

@@ -97,6 +97,7 @@ fn shown(
         in_sync: 0,
         assigned: 0,
         damaged: false,
+        follows_in_sync: false,
         yields: false,
     });
     (member, sender, receiver)

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use baton_core::replica::RoleView;
 use baton_core::transaction::settings::TransactionSettings;
 use baton_core::{Epoch, TopicPartition};
 use baton_registry::Registry;
@@ -14,10 +13,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
+use crate::coordination::creation::Creation;
+use crate::coordination::serves;
+use crate::coordination::time::Timekeeper;
 use crate::coordinator::CoordinatorLink;
-use crate::group::Creation;
-use crate::group::time::Timekeeper;
-use crate::shard::{PartitionHandle, PartitionStatus, Partitions, Shards};
+use crate::shard::{PartitionHandle, Partitions, Shards};
 use crate::transaction::load::load;
 use crate::transaction::markers::Markers;
 use crate::transaction::seats::Seats;
@@ -95,12 +95,6 @@ impl HostParts {
             while tasks.try_join_next().is_some() {}
         }
     }
-}
-
-/// Whether transactions may be coordinated here, in this leader epoch. A leader that hands over
-/// takes nothing any more.
-pub(super) fn serves(status: &PartitionStatus, epoch: Epoch) -> bool {
-    status.role == RoleView::Leader { resigning: false } && status.epoch == epoch
 }
 
 /// Coordinates the transactions of one local partition whenever this broker leads it. Ends with

@@ -17,13 +17,13 @@
 //! | `host` | starts a task for each partition that is here, and makes the topic |
 //! | `load` | reads what earlier coordinators left |
 //! | `serving` | carries out what the core decides |
-//! | `append` | what is on its way to the log, in order |
+//! | `encode` | records as batches |
 //! | `markers` | ends a transaction in all of its partitions |
 //! | [`marking`] | writes markers into partitions that this broker leads |
 //! | `verifier` | asks coordinators for the shards |
 //! | [`peers`] | calls to other brokers |
 
-mod append;
+mod encode;
 pub mod handle;
 mod host;
 mod load;

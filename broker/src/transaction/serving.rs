@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use baton_core::transaction::TransactionCoordinator;
-use baton_core::transaction::message::{Answer, Effect, Input, RequestId};
+use baton_core::transaction::message::{Answer, Effect, Input, RequestId, Ticket};
 use baton_core::{Epoch, Error, ErrorCode, ProducerId};
 use baton_registry::Registry;
 use baton_registry::recipes::producer_ids;
@@ -14,11 +14,12 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::group::certainly_not_stored;
-use crate::group::time::Timekeeper;
+use crate::coordination::append::{Appender, Outcome, certainly_not_stored};
+use crate::coordination::serves;
+use crate::coordination::time::Timekeeper;
 use crate::shard::{PartitionHandle, PartitionStatus};
-use crate::transaction::append::{Appender, Outcome};
-use crate::transaction::host::{Parts, serves};
+use crate::transaction::encode::encode;
+use crate::transaction::host::Parts;
 use crate::transaction::seats::{Ask, SeatGuard};
 
 /// Requests that wait for the log; beyond it clients are told to ask again.
@@ -39,8 +40,8 @@ pub(super) struct Serving<'a> {
     asked: mpsc::Receiver<Ask>,
     waiting: BTreeMap<RequestId, oneshot::Sender<Answer>>,
     next_request: u64,
-    appender: Appender,
-    outcomes: mpsc::UnboundedReceiver<Outcome>,
+    appender: Appender<Ticket>,
+    outcomes: mpsc::UnboundedReceiver<Outcome<Ticket>>,
     /// Markers that are being written, and blocks of ids: each brings inputs.
     running: FuturesUnordered<BoxFuture<'static, Vec<Input>>>,
     marking: BTreeSet<crate::transaction::markers::Place>,
@@ -59,7 +60,7 @@ enum Stand {
 /// What to do next.
 enum Turn {
     Status(PartitionStatus),
-    Outcome(Outcome),
+    Outcome(Outcome<Ticket>),
     Done(Vec<Input>),
     Ask(Ask),
     Due,
@@ -166,7 +167,7 @@ impl<'a> Serving<'a> {
         }
     }
 
-    async fn outcome(&mut self, outcome: Outcome, stand: Stand) -> Stand {
+    async fn outcome(&mut self, outcome: Outcome<Ticket>, stand: Stand) -> Stand {
         let mut left = stand;
         for (ticket, result) in self.appender.outcome(outcome) {
             if let Err(error) = &result
@@ -204,7 +205,8 @@ impl<'a> Serving<'a> {
             match effect {
                 Effect::Answer(request, answer) => self.answer(request, answer),
                 Effect::Append { ticket, record } => {
-                    self.appender.append(self.time.now_ms(), ticket, &record).await;
+                    let batch = encode(self.time.now_ms(), &record, self.appender.settings());
+                    self.appender.append(ticket, batch, None).await;
                 }
                 Effect::WriteMarkers { round, marker, raised, mut partitions } => {
                     // What is asked again while it is on its way would only be written twice.

@@ -204,7 +204,9 @@ impl DevCluster {
 
     fn broker_config(&self, id: u32) -> Result<BrokerConfig, DevError> {
         let port = self.options.first_port + u16::try_from(id).unwrap_or(1) - 1;
-        let mut config = BrokerConfig { broker_id: id, shards: 1, ..BrokerConfig::default() };
+        // A rack for each, so that readers who say where they stand can be tried.
+        let rack = format!("rack-{id}");
+        let mut config = BrokerConfig { broker_id: id, rack, shards: 1, ..BrokerConfig::default() };
         // Whoever tries it out starts one consumer and wants to see records.
         config.groups.initial_delay_ms = 100;
         for listener in &mut config.listeners {

@@ -592,6 +592,16 @@ impl Replica {
         }
     }
 
+    /// Whether readers may be served by this copy although another one leads (KIP-392): what
+    /// lies below its high watermark stays, and being in sync it hears of what is new. One
+    /// that left the in-sync replicas could keep its readers in the past.
+    #[must_use]
+    pub fn follows_in_sync(&self) -> bool {
+        let greeted = matches!(self.role(), RoleView::Follower { greeted: true, .. });
+        let known = self.known.as_ref().map(|known| &known.state);
+        greeted && known.is_some_and(|state| state.epoch == self.epoch() && state.isr.contains(&self.member))
+    }
+
     #[must_use]
     pub fn log_start(&self) -> Offset {
         self.log.start

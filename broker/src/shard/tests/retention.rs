@@ -104,6 +104,7 @@ impl Only {
             max_bytes: 1,
             epoch: None,
             isolation: crate::shard::Isolation::Uncommitted,
+            copies: crate::shard::Copies::Leader,
             reply,
         };
         self.bench.input(ShardInput::Fetch(call));
