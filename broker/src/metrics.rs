@@ -110,6 +110,8 @@ table! {
         tail_cache_misses: Counter = "baton_tail_cache_misses_total", "Reads that went to the log.";
         tail_cache_bytes: Gauge = "baton_tail_cache_bytes", "Bytes in the tail caches of all shards.";
         in_flight_bytes: Gauge = "baton_in_flight_bytes", "Bytes of requests in the broker.";
+        answer_bytes: Gauge = "baton_fetch_answer_bytes", "Bytes of batches in answers to readers that are on their way.";
+        redirected: Counter = "baton_redirected_fetches_total", "Partitions of fetches whose readers were sent to a copy in their rack.";
         throttled: Counter = "baton_throttled_requests_total", "Requests answered with a throttle time.";
         refused: Counter = "baton_refused_requests_total", "Requests refused because too many bytes were in the broker.";
         streams: Gauge = "baton_open_streams", "Open produce, fetch and event streams of clients.";
@@ -132,6 +134,7 @@ table! {
         verdicts: Counter = "baton_detector_verdicts_total", ["peer" "verdict"], "What the failure detector found, by peer.";
         peer_lag: Gauge = "baton_replication_lag_records", ["peer"], "Records that a follower has not acknowledged, over the led partitions.";
         peer_frame_bytes: Counter = "baton_replication_sent_bytes_total", ["peer" "stream"], "Bytes of batches sent to a follower, live or catching up.";
+        transactions: Counter = "baton_transactions_total", ["outcome"], "Transactions ended by this broker as their coordinator: committed or aborted.";
         kafka_requests: Counter = "baton_kafka_requests_total", ["api"], "Requests of Kafka's protocol answered, by API.";
         kafka_request: Histogram = "baton_kafka_request_seconds", ["api"], "Time from a request of Kafka's protocol to its answer, what it waited for included.";
         connections: Gauge = "baton_connections", ["listener"], "Open connections.";
@@ -383,6 +386,14 @@ impl Metrics {
         self.0.handles.in_flight_bytes.set(float(bytes));
     }
 
+    pub fn answers_held(&self, bytes: u64) {
+        self.0.handles.answer_bytes.set(float(bytes));
+    }
+
+    pub fn fetch_redirected(&self) {
+        self.0.handles.redirected.increment(1);
+    }
+
     pub fn throttled(&self) {
         self.0.handles.throttled.increment(1);
     }
@@ -414,6 +425,11 @@ impl Metrics {
 
     pub fn offset_committed(&self) {
         self.0.handles.group_offsets.increment(1);
+    }
+
+    pub fn transaction_ended(&self, committed: bool) {
+        let outcome = if committed { "committed" } else { "aborted" };
+        self.0.transactions(&[outcome]).increment(1);
     }
 
     pub fn draining(&self, draining: bool) {

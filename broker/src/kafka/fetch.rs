@@ -90,7 +90,10 @@ async fn serve(call: &Call, request: FetchRequest) -> (FetchResponse, Option<Roo
                     wanted.push(found);
                     (response, true)
                 }
-                Ok(Found::Elsewhere(broker)) => (response.with_preferred_read_replica(WireBroker(broker)), false),
+                Ok(Found::Elsewhere(broker)) => {
+                    call.parts().metrics.fetch_redirected();
+                    (response.with_preferred_read_replica(WireBroker(broker)), false)
+                }
                 Err(refusal) => {
                     call.parts().metrics.fetch_failed(refusal.error.code);
                     (response.with_error_code(refusal.code), false)

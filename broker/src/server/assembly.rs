@@ -261,6 +261,7 @@ impl Assembly {
             coordinator: Arc::clone(&shared.coordinator),
             clock: Arc::clone(&self.parts.clock),
             marking: shared.marking.clone(),
+            metrics: shared.metrics.clone(),
             peers: Arc::clone(&peers),
         };
         let (calls, asked) = mpsc::unbounded_channel();

@@ -169,7 +169,7 @@ impl Assembly {
             session: shared.registry.session(),
             network: Arc::clone(&self.parts.network),
             authorizer: Arc::new(AllowAll),
-            answers: Answers::new(limits.fetch_answers_bytes_max),
+            answers: Answers::new(limits.fetch_answers_bytes_max, shared.metrics.clone()),
             admission: Arc::new(ByteBudget::new(ByteLimits {
                 soft: limits.in_flight_bytes_soft,
                 max: limits.in_flight_bytes_max,

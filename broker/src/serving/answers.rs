@@ -6,20 +6,22 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::metrics::Metrics;
+
 /// What every answer may have, however much is held: less, and readers would not get on.
 const LEAST_BYTES: u64 = 64 << 10;
 
 /// The room of one broker, for all its listeners.
-#[derive(Debug)]
 pub struct Answers {
     held: AtomicU64,
     bytes_max: u64,
+    metrics: Metrics,
 }
 
 impl Answers {
     #[must_use]
-    pub fn new(bytes_max: u64) -> Arc<Self> {
-        Arc::new(Self { held: AtomicU64::new(0), bytes_max })
+    pub fn new(bytes_max: u64, metrics: Metrics) -> Arc<Self> {
+        Arc::new(Self { held: AtomicU64::new(0), bytes_max, metrics })
     }
 
     /// Room for an answer of up to `wanted` bytes, or fewer: see [`Room::bytes`].
@@ -34,6 +36,11 @@ impl Answers {
         Room { answers: Arc::clone(self), bytes: granted(held) }
     }
 
+    fn less(&self, bytes: u64) {
+        self.held.fetch_sub(bytes, Ordering::Relaxed);
+        self.metrics.answers_held(self.held());
+    }
+
     /// Bytes that answers hold now.
     #[must_use]
     pub fn held(&self) -> u64 {
@@ -42,7 +49,6 @@ impl Answers {
 }
 
 /// Room that an answer has until this is dropped.
-#[derive(Debug)]
 pub struct Room {
     answers: Arc<Answers>,
     bytes: u64,
@@ -58,25 +64,26 @@ impl Room {
     pub fn is(&mut self, bytes: usize) {
         let bytes = bytes as u64;
         self.answers.held.fetch_add(bytes, Ordering::Relaxed);
-        self.answers.held.fetch_sub(std::mem::replace(&mut self.bytes, bytes), Ordering::Relaxed);
+        self.answers.less(std::mem::replace(&mut self.bytes, bytes));
     }
 }
 
 impl Drop for Room {
     fn drop(&mut self) {
-        self.answers.held.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.answers.less(self.bytes);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use baton_core::BrokerId;
 
     const MIB: usize = 1 << 20;
 
     #[test]
     fn answers_become_small_when_many_are_held() {
-        let answers = Answers::new(20 * MIB as u64);
+        let answers = Answers::new(20 * MIB as u64, Metrics::new(BrokerId(1)));
         let mut first = answers.room(16 * MIB);
         assert_eq!(first.bytes(), 16 * MIB);
         let second = answers.room(16 * MIB);
@@ -92,7 +99,7 @@ mod tests {
 
     #[test]
     fn a_batch_that_is_larger_than_its_room_counts_whole() {
-        let answers = Answers::new(MIB as u64);
+        let answers = Answers::new(MIB as u64, Metrics::new(BrokerId(1)));
         let mut room = answers.room(MIB);
         room.is(3 * MIB);
         assert_eq!(answers.held(), 3 * MIB as u64);

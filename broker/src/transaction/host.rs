@@ -17,6 +17,7 @@ use crate::coordination::creation::Creation;
 use crate::coordination::serves;
 use crate::coordination::time::Timekeeper;
 use crate::coordinator::CoordinatorLink;
+use crate::metrics::Metrics;
 use crate::shard::{PartitionHandle, Partitions, Shards};
 use crate::transaction::load::load;
 use crate::transaction::markers::Markers;
@@ -32,6 +33,7 @@ const AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 /// What the host is made of, besides the handle.
 pub struct HostParts {
+    pub metrics: Metrics,
     pub transactions: Transactions,
     pub settings: TransactionSettings,
     /// Of the topic, when it is made.
@@ -53,6 +55,7 @@ pub(super) struct Parts {
     pub(super) seats: Seats,
     pub(super) registry: Arc<dyn Registry>,
     pub(super) markers: Markers,
+    pub(super) metrics: Metrics,
 }
 
 impl HostParts {
@@ -62,6 +65,7 @@ impl HostParts {
         let registry = Arc::clone(&self.registry);
         let parts = Arc::new(Parts {
             shards: self.shards,
+            metrics: self.metrics,
             clock: self.clock,
             settings: self.settings,
             seats: self.transactions.seats().clone(),

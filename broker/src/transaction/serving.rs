@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use baton_core::transaction::TransactionCoordinator;
 use baton_core::transaction::message::{Answer, Effect, Input, RequestId, Ticket};
+use baton_core::transaction::metadata::TransactionState;
 use baton_core::{Epoch, Error, ErrorCode, ProducerId};
 use baton_registry::Registry;
 use baton_registry::recipes::producer_ids;
@@ -42,6 +43,8 @@ pub(super) struct Serving<'a> {
     next_request: u64,
     appender: Appender<Ticket>,
     outcomes: mpsc::UnboundedReceiver<Outcome<Ticket>>,
+    /// Transactions of which the last record is on its way; whether they were committed.
+    ending: BTreeMap<Ticket, bool>,
     /// Markers that are being written, and blocks of ids: each brings inputs.
     running: FuturesUnordered<BoxFuture<'static, Vec<Input>>>,
     marking: BTreeSet<crate::transaction::markers::Place>,
@@ -88,6 +91,7 @@ impl<'a> Serving<'a> {
             next_request: 0,
             appender,
             outcomes,
+            ending: BTreeMap::new(),
             running: FuturesUnordered::new(),
             marking: BTreeSet::new(),
             time,
@@ -170,6 +174,9 @@ impl<'a> Serving<'a> {
     async fn outcome(&mut self, outcome: Outcome<Ticket>, stand: Stand) -> Stand {
         let mut left = stand;
         for (ticket, result) in self.appender.outcome(outcome) {
+            if let Some(committed) = self.ending.remove(&ticket).filter(|_| result.is_ok()) {
+                self.parts.metrics.transaction_ended(committed);
+            }
             if let Err(error) = &result
                 && !certainly_not_stored(error)
             {
@@ -205,6 +212,10 @@ impl<'a> Serving<'a> {
             match effect {
                 Effect::Answer(request, answer) => self.answer(request, answer),
                 Effect::Append { ticket, record } => {
+                    let state = record.metadata.as_ref().map(|metadata| metadata.state);
+                    if let Some(committed) = state.filter(|state| state.is_idle()).and_then(TransactionState::decided) {
+                        self.ending.insert(ticket, committed);
+                    }
                     let batch = encode(self.time.now_ms(), &record, self.appender.settings());
                     self.appender.append(ticket, batch, None).await;
                 }

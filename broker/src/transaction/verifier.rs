@@ -26,6 +26,9 @@ pub struct Verifier {
     pub transactions: Transactions,
     pub peers: Arc<PeerCalls>,
     pub shards: Shards,
+    /// Not bounded by itself: a shard asks once for each producer of a partition, of which a
+    /// partition has a bounded number, and none before it has answered a request that admission
+    /// let in.
     pub asked: mpsc::UnboundedReceiver<VerifyCall>,
 }
 

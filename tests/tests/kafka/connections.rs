@@ -3,7 +3,10 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::wire::{Wire, batch, cluster, produce};
+use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+use kafka_protocol::messages::{BrokerId, FetchRequest};
+
+use crate::wire::{Wire, batch, cluster, produce, topic_name};
 
 const HELD: usize = 2_000;
 const ACTIVE: usize = 200;
@@ -75,4 +78,37 @@ fn two_thousand_connections() {
     );
     assert!(held_mb < 200, "{held_mb} MB for {HELD} connections");
     assert!(p99(&with_many) < bar, "{:?} is not below {bar:?}", p99(&with_many));
+}
+
+/// A hundred readers ask for 16 MiB each, and take none of it.
+#[test]
+#[ignore = "a measurement"]
+fn answers_that_nobody_takes() {
+    const READERS: usize = 100;
+    cluster().create("unread", 1);
+    let (mut leader, _) = cluster().leader("unread", 0);
+    let value = "x".repeat(900 << 10);
+    for _ in 0..24 {
+        assert_eq!(leader.produce(9, "unread", batch(&[&value])).0, 0);
+    }
+    let address = leader.address();
+    let before = resident_mb();
+    let mut readers: Vec<Wire> = (0..READERS).map(|_| Wire::connect(&address)).collect();
+    let partition = FetchPartition::default().with_fetch_offset(0).with_partition_max_bytes(16 << 20);
+    let topic = FetchTopic::default().with_topic(topic_name("unread")).with_partitions(vec![partition]);
+    let request = FetchRequest::default()
+        .with_replica_id(BrokerId(-1))
+        .with_min_bytes(1)
+        .with_max_bytes(16 << 20)
+        .with_topics(vec![topic]);
+    for reader in &mut readers {
+        reader.send(11, &request, &[]);
+    }
+    std::thread::sleep(Duration::from_secs(3));
+    let held = resident_mb().saturating_sub(before);
+    let began = Instant::now();
+    let answer = Wire::connect(&address).ask(11, &request);
+    let bytes = answer.responses[0].partitions[0].records.as_ref().map_or(0, |records| records.len());
+    println!("{READERS} unread answers: {held} MB; another reader gets {bytes} bytes within {:?}", began.elapsed());
+    assert!(bytes > 0);
 }
