@@ -75,7 +75,7 @@ async fn create(call: &Call, topic: CreatableTopic, validate_only: bool, within:
     }
     let request = v1::CreateTopicRequest {
         name: name.clone(),
-        partitions: count(topic.num_partitions, ErrorCode::InvalidPartitions)?,
+        partitions: partitions(&topic, call.service.config.default_partitions)?,
         replication: count(i32::from(topic.replication_factor), ErrorCode::InvalidReplication)?,
         config: config.clone().into_iter().collect(),
         assignment: assignment(topic.assignments)?,
@@ -93,6 +93,12 @@ async fn create(call: &Call, topic: CreatableTopic, validate_only: bool, within:
         _ => TopicConfig::default().with(&config).map_err(Error::from)?,
     };
     Ok(Created { reply, config })
+}
+
+/// An assignment says by itself how many there are.
+fn partitions(topic: &CreatableTopic, default: u32) -> Result<Option<u32>, Refusal> {
+    let asked = count(topic.num_partitions, ErrorCode::InvalidPartitions)?;
+    Ok(asked.or(topic.assignments.is_empty().then_some(default)))
 }
 
 /// −1 asks for the default.
@@ -176,6 +182,15 @@ mod tests {
         for bad in [&[(1, &[1][..])][..], &[(0, &[1]), (0, &[2])], &[(0, &[-1])]] {
             assert_eq!(assignment(given(bad)).err().map(|refusal| refusal.code), Some(INVALID_REPLICA_ASSIGNMENT));
         }
+    }
+
+    #[test]
+    fn a_topic_that_names_no_number_has_what_is_configured() {
+        let topic = |number| CreatableTopic::default().with_num_partitions(number);
+        assert_eq!(partitions(&topic(-1), 6).ok(), Some(Some(6)));
+        assert_eq!(partitions(&topic(2), 6).ok(), Some(Some(2)));
+        let one = CreatableReplicaAssignment::default();
+        assert_eq!(partitions(&topic(-1).with_assignments(vec![one]), 6).ok(), Some(None));
     }
 
     #[test]
