@@ -11,7 +11,7 @@ use baton_client::{
 };
 use serde_json::Value;
 use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     process::Command,
     time::timeout,
 };
@@ -236,7 +236,7 @@ async fn a_port_for_kafkas_clients_is_told_apart() {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut request = [0; 14];
             if stream.read_exact(&mut request).await.is_ok() && request.starts_with(&[0, 0, 0]) {
-                let _ = stream.write_all(&[&[0, 0, 0, 10], &request[8..12], &[0; 6]].concat()).await;
+                let _ = stream.write_all(&[&[0, 0, 0, 10][..], &request[8..12], &[0; 6]].concat()).await;
             }
         }
     });
