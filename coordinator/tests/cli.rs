@@ -11,7 +11,7 @@ use baton_client::{
 };
 use serde_json::Value;
 use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     process::Command,
     time::timeout,
 };
@@ -224,6 +224,27 @@ async fn nobody_to_be_reached_is_told_with_every_address() {
     assert_eq!((&error["name"], &error["retriable"]), (&Value::from("UNREACHABLE"), &Value::from(true)));
     let cause = error["cause"].as_str().unwrap();
     assert!(cause.contains("127.0.0.1:1") && cause.contains("127.0.0.1:2"), "{cause}");
+}
+
+/// A listener of Kafka's protocol takes HTTP/2's preface for a frame that is too long.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_for_kafkas_clients_is_told_apart() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 14];
+            if stream.read_exact(&mut request).await.is_ok() && request.starts_with(&[0, 0, 0]) {
+                let _ = stream.write_all(&[&[0, 0, 0, 10][..], &request[8..12], &[0; 6]].concat()).await;
+            }
+        }
+    });
+    let refused = finish(command(&format!("{address},127.0.0.1:2"), "topic list"), b"").await;
+    assert_eq!(refused.code, 3, "{}", refused.stderr);
+    let told = format!("{address}: this is a port for Kafka's clients");
+    assert!(refused.stderr.contains("UNREACHABLE") && refused.stderr.contains(&told), "{}", refused.stderr);
+    assert_eq!(refused.stderr.matches("Kafka").count(), 1, "{}", refused.stderr);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -83,6 +83,8 @@ settings! {
     pub struct KafkaConfig {
         /// Whether a topic that a client asks for and that is not there is created, as with Kafka.
         auto_create_topics: bool = true;
+        /// The partitions of a topic that a Kafka client creates without naming a number (`num.partitions`).
+        default_partitions: u32 = 1;
         /// Requests of one connection that are begun and not answered yet; beyond it the connection is not read.
         requests_in_flight: u32 = 64;
         /// A connection that asks nothing for so long is closed, in ms.
@@ -407,6 +409,7 @@ fn at_least(problems: &mut Problems, (key, value): (&str, u64), (least_key, leas
 
 impl KafkaConfig {
     fn check(&self, problems: &mut Problems) {
+        problems.range("kafka.default_partitions", self.default_partitions, 1..=10_000);
         problems.range("kafka.requests_in_flight", self.requests_in_flight, 1..=10_000);
         problems.range("kafka.idle_ms", self.idle_ms, 1_000..=86_400_000);
     }

@@ -30,7 +30,7 @@ use crate::net::Network;
 use crate::serving::ProducerIds;
 use crate::serving::answers;
 use crate::shard::{PartitionHandle, Partitions, Shards};
-use crate::transaction::Transactions;
+use crate::transaction::{Marking, Transactions};
 
 /// What all listeners share.
 pub struct ListenerParts {
@@ -54,6 +54,8 @@ pub struct ListenerParts {
     pub coordinator: Arc<CoordinatorLink>,
     pub groups: Groups,
     pub transactions: Transactions,
+    /// The way of administrators' markers into partitions that this broker leads.
+    pub marking: Marking,
     /// What this broker's failure detector thinks of the others.
     pub env: watch::Receiver<Arc<Env>>,
     pub metrics: Metrics,

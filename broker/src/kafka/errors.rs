@@ -6,6 +6,7 @@ use kafka_protocol::protocol::StrBytes;
 pub(super) const NONE: i16 = 0;
 pub(super) const LEADER_NOT_AVAILABLE: i16 = 5;
 pub(super) const INVALID_REQUIRED_ACKS: i16 = 21;
+pub(super) const CLUSTER_AUTHORIZATION_FAILED: i16 = 31;
 pub(super) const UNSUPPORTED_VERSION: i16 = 35;
 pub(super) const INVALID_REPLICA_ASSIGNMENT: i16 = 39;
 pub(super) const TRANSACTIONAL_ID_AUTHORIZATION_FAILED: i16 = 53;

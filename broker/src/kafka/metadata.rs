@@ -189,6 +189,7 @@ async fn create(call: Call, name: String) {
     let timeout_ms = u32::try_from(CREATED_WITHIN.as_millis()).unwrap_or(u32::MAX);
     let request = v1::CreateTopicRequest {
         name: name.clone(),
+        partitions: Some(call.service.config.default_partitions),
         timeout_ms,
         who: admin::who(&call),
         ..v1::CreateTopicRequest::default()

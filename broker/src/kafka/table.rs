@@ -88,6 +88,7 @@ apis! {
     24 "AddPartitionsToTxn" [0 5] ADD_PARTITIONS_TO_TXN AddPartitionsToTxnRequest plain!(transactions::add_partitions);
     25 "AddOffsetsToTxn" [0 4] ADD_OFFSETS_TO_TXN AddOffsetsToTxnRequest plain!(transactions::add_offsets);
     26 "EndTxn" [0 5] END_TXN EndTxnRequest plain!(transactions::end);
+    27 "WriteTxnMarkers" [1 1] WRITE_TXN_MARKERS WriteTxnMarkersRequest plain!(transactions::write_markers);
     28 "TxnOffsetCommit" [0 5] TXN_OFFSET_COMMIT TxnOffsetCommitRequest plain!(transactions::commit_offsets);
     32 "DescribeConfigs" [1 4] DESCRIBE_CONFIGS DescribeConfigsRequest plain!(topics::describe_configs);
     33 "AlterConfigs" [0 2] ALTER_CONFIGS AlterConfigsRequest plain!(topics::alter_configs);

@@ -181,6 +181,7 @@ impl Assembly {
             coordinator: Arc::clone(&shared.coordinator),
             groups: shared.groups.clone(),
             transactions: shared.transactions.clone(),
+            marking: shared.marking.clone(),
             env: shared.env.clone(),
             metrics: shared.metrics.clone(),
             limits: limits.clone(),

@@ -232,7 +232,8 @@ impl Partition {
             return Err(self.error(ErrorCode::NotLeader, "this broker does not lead the partition"));
         }
         if !self.settings.cleanup.delete {
-            let cause = "the topic's cleanup.policy is compact: records go when their key is written again";
+            let cause = "the topic's cleanup.policy is compact: records go when their key is written again; \
+                         set it to `compact,delete` to cut off the log's beginning as well";
             return Err(self.error(ErrorCode::PolicyViolation, cause));
         }
         let Some(high) = self.replica.latest() else {

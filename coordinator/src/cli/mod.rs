@@ -20,6 +20,7 @@ mod partition;
 mod produce;
 mod topic;
 mod when;
+mod wrong_port;
 
 #[cfg(test)]
 mod tests;

@@ -2,11 +2,12 @@
 
 use std::{io, time::Duration};
 
-use baton_client::{Client, ClientConfig};
+use baton_client::{Attempt, Client, ClientConfig, ClientError};
 use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
 use super::failure::Failure;
+use super::wrong_port::speaks_kafka;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Output {
@@ -57,7 +58,22 @@ impl Options {
             request_timeout: self.timeout,
             ..ClientConfig::default()
         };
-        Ok(Client::connect(config).await?)
+        match Client::connect(config).await {
+            Err(ClientError::Unreachable(attempts)) => Err(self.explained(attempts).await),
+            connected => Ok(connected?),
+        }
+    }
+
+    /// Says of those who did not answer whether they speak another protocol.
+    async fn explained(&self, mut attempts: Vec<Attempt>) -> Failure {
+        for attempt in &mut attempts {
+            if speaks_kafka(&attempt.address, self.connect_timeout).await {
+                attempt.reason =
+                    "this is a port for Kafka's clients; baton needs the one of gRPC (7400 unless configured)"
+                        .to_owned();
+            }
+        }
+        Failure::Client(ClientError::Unreachable(attempts))
     }
 
     pub fn json(&self) -> bool {

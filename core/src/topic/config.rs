@@ -116,14 +116,33 @@ impl Default for TopicConfig {
 /// Why a configuration was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
-    #[error("there is no topic configuration {0:?}")]
+    #[error("there is no topic configuration {0:?}; those that there are: {known}", known = known_keys())]
     UnknownKey(String),
+    #[error("{0} has no meaning here, as a log is not kept in segment files and is always synced: leave it out")]
+    OfFiles(&'static str),
     #[error("{key} takes {values}, not {value:?}")]
     BadValue { key: &'static str, values: &'static str, value: String },
     #[error("min.compaction.lag.ms is {min_ms} and max.compaction.lag.ms is {max_ms}, which is less")]
     LagsCross { min_ms: u64, max_ms: u64 },
     #[error("min.insync.replicas is {min_insync}, and there are {replication} replicas")]
     InsyncAboveReplication { min_insync: u32, replication: u32 },
+}
+
+/// Apache Kafka's settings of log files, which its users bring along with their topics.
+const OF_FILES: &[&str] = &[
+    "file.delete.delay.ms",
+    "flush.messages",
+    "flush.ms",
+    "index.interval.bytes",
+    "preallocate",
+    "segment.bytes",
+    "segment.index.bytes",
+    "segment.jitter.ms",
+    "segment.ms",
+];
+
+fn known_keys() -> String {
+    CONFIG_KEYS.iter().map(|key| key.name).collect::<Vec<_>>().join(", ")
 }
 
 impl From<ConfigError> for Error {
@@ -305,6 +324,9 @@ impl TopicConfig {
     /// # Errors
     /// The key is unknown, or does not take the value; nothing is changed then.
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), ConfigError> {
+        if let Some(name) = OF_FILES.iter().find(|of_files| **of_files == name) {
+            return Err(ConfigError::OfFiles(name));
+        }
         let key = ConfigKey::find(name).ok_or_else(|| ConfigError::UnknownKey(abridged(name)))?;
         (key.write)(self, value).ok_or_else(|| ConfigError::BadValue {
             key: key.name,

@@ -27,8 +27,16 @@ fn unknown_keys_are_refused() {
     }
     let long = "k".repeat(10_000);
     let error = TopicConfig::from_map(&map(&[(&long, "1")])).unwrap_err();
-    assert!(error.to_string().len() < 200);
+    assert!(error.to_string().len() < 500);
+    let told = error.to_string();
+    assert!(CONFIG_KEYS.iter().all(|key| told.contains(key.name)), "{told}");
     assert_eq!(Error::from(error).code, ErrorCode::InvalidConfig);
+    // What users of Apache Kafka bring along.
+    for key in ["segment.bytes", "segment.ms", "flush.messages"] {
+        let error = TopicConfig::from_map(&map(&[(key, "1")])).unwrap_err();
+        assert_eq!(error, ConfigError::OfFiles(key));
+        assert!(error.to_string().ends_with("leave it out"), "{error}");
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
+use crate::transactions::Client;
 use crate::wire::cluster;
 
 fn finished(what: &str, output: &Output) -> String {
@@ -82,6 +83,28 @@ fn kcat_reads_in_a_group() {
     assert_eq!(kcat(&group, ""), "", "what was committed is not read again");
 }
 
+#[test]
+fn kcat_reads_and_writes_transactions() {
+    if !has_kcat() {
+        return;
+    }
+    let topic = "kcat-txn";
+    let mut other = Client::new(topic);
+    kcat(&["-t", topic, "-P", "-X", "transactional.id=kcat"], "a\nb\n");
+    let producer = other.init(60_000).unwrap();
+    assert_eq!(other.write(12, producer, 0, "aborted"), 0);
+    let (code, _) = other.end(producer, false);
+    assert_eq!(code, 0);
+    // Two records and the marker, the aborted one and its marker.
+    assert_eq!(other.settled(), (5, vec![3]));
+    let read = |isolation: &str| kcat(&["-t", topic, "-C", "-e", "-q", "-X", isolation, "-f", "%o %s\n"], "");
+    assert_eq!(read("isolation.level=read_committed"), "0 a\n1 b\n");
+    assert_eq!(read("isolation.level=read_uncommitted"), "0 a\n1 b\n3 aborted\n");
+    kcat(&["-t", topic, "-P", "-X", "transactional.id=kcat"], "c\n");
+    assert_eq!(other.settled(), (7, vec![3]));
+    assert_eq!(read("isolation.level=read_committed"), "0 a\n1 b\n5 c\n");
+}
+
 /// The interpreter, if it has this module.
 fn interpreter(module: &str) -> Option<OsString> {
     let named = std::env::var_os("BATON_TEST_PYTHON")?;
@@ -111,6 +134,16 @@ fn confluent_kafka() {
 #[test]
 fn transactions_of_confluent_kafka() {
     python(include_str!("clients/transactions.py"), "confluent-kafka's transactions", "confluent_kafka");
+}
+
+#[test]
+fn transactions_of_kafka_python() {
+    python(include_str!("clients/kafka_python_transactions.py"), "kafka-python's transactions", "kafka");
+}
+
+#[test]
+fn transactions_of_aiokafka() {
+    python(include_str!("clients/aio_transactions.py"), "aiokafka's transactions", "aiokafka");
 }
 
 #[test]

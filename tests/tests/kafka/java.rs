@@ -31,7 +31,7 @@ fn tool(name: &str, arguments: &[&str], input: &str) -> (bool, String) {
 }
 
 /// Runs a tool that is told of the cluster, and that has to succeed.
-fn run(name: &str, arguments: &[&str]) -> String {
+pub fn run(name: &str, arguments: &[&str]) -> String {
     fed(name, arguments, "")
 }
 
@@ -44,14 +44,14 @@ fn fed(name: &str, arguments: &[&str], input: &str) -> String {
 }
 
 /// Runs a tool that has to fail, and to say why.
-fn fails(name: &str, arguments: &[&str], why: &str) {
+pub fn fails(name: &str, arguments: &[&str], why: &str) {
     let bootstrap = cluster().bootstrap();
     let (succeeded, said) = tool(name, &[&["--bootstrap-server", &bootstrap], arguments].concat(), "");
     assert!(!succeeded && said.contains(why), "{name} {arguments:?}: {said}");
 }
 
 #[track_caller]
-fn says(said: &str, wanted: &[&str]) {
+pub fn says(said: &str, wanted: &[&str]) {
     for wanted in wanted {
         assert!(said.contains(wanted), "not {wanted:?}: {said}");
     }
@@ -59,13 +59,13 @@ fn says(said: &str, wanted: &[&str]) {
 
 /// What stands from these words on: not every tool ends its lines.
 #[track_caller]
-fn row<'a>(said: &'a str, first: &[&str]) -> Vec<&'a str> {
+pub fn row<'a>(said: &'a str, first: &[&str]) -> Vec<&'a str> {
     let words: Vec<&str> = said.split_whitespace().collect();
     let found = words.windows(first.len()).position(|words| words == first);
     words[found.unwrap_or_else(|| panic!("not {first:?}: {said}"))..].to_vec()
 }
 
-fn there() -> bool {
+pub fn there() -> bool {
     let java = Command::new("java").arg("-version").output().is_ok_and(|output| output.status.success());
     let script = std::env::var_os("BATON_KAFKA_TOOLS").is_some_and(|script| std::path::Path::new(&script).is_file());
     if !(java && script) {

@@ -10,17 +10,21 @@
 //! | `nearest` | readers that say where they stand |
 //! | `transactions` | transactions of the second protocol, which librdkafka does not speak yet |
 //! | `clients` | kcat, confluent-kafka, kafka-python, aiokafka |
+//! | [`rust`], `rust_transactions` | the crate rdkafka |
 //! | `connections` | what many of them cost |
-//! | `java` | Apache Kafka's own tools |
+//! | [`java`], `java_transactions` | Apache Kafka's own tools |
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod bad_input;
 mod clients;
 mod connections;
 mod java;
+mod java_transactions;
 mod members;
 mod nearest;
 mod refusals;
+mod rust;
+mod rust_transactions;
 mod transactions;
 mod versions;
 mod wire;

@@ -30,21 +30,21 @@ pub fn coordinator(id: &str) -> Wire {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Producer {
-    id: i64,
-    epoch: i16,
+pub struct Producer {
+    pub id: i64,
+    pub epoch: i16,
 }
 
 /// A producer, its coordinator, and the leader of its topic.
-struct Client {
+pub struct Client {
     name: &'static str,
     coordinator: Wire,
-    leader: Wire,
+    pub leader: Wire,
     leader_epoch: i32,
 }
 
 impl Client {
-    fn new(name: &'static str) -> Self {
+    pub fn new(name: &'static str) -> Self {
         cluster().create(name, 1);
         let (leader, leader_epoch) = cluster().leader(name, 0);
         Self { name, coordinator: coordinator(name), leader, leader_epoch }
@@ -54,7 +54,7 @@ impl Client {
         m::TransactionalId(text(self.name))
     }
 
-    fn init(&mut self, timeout_ms: i32) -> Result<Producer, i16> {
+    pub fn init(&mut self, timeout_ms: i32) -> Result<Producer, i16> {
         let id = Some(self.id());
         let request = m::InitProducerIdRequest::default()
             .with_transactional_id(id)
@@ -75,7 +75,7 @@ impl Client {
         }
     }
 
-    fn write(&mut self, version: i16, producer: Producer, sequence: i32, value: &str) -> i16 {
+    pub fn write(&mut self, version: i16, producer: Producer, sequence: i32, value: &str) -> i16 {
         let records = batch(producer, sequence, value);
         let request = produce(self.name, Some(records), -1).with_transactional_id(Some(self.id()));
         let started = std::time::Instant::now();
@@ -90,7 +90,7 @@ impl Client {
         }
     }
 
-    fn end(&mut self, producer: Producer, commit: bool) -> (i16, Producer) {
+    pub fn end(&mut self, producer: Producer, commit: bool) -> (i16, Producer) {
         let request = m::EndTxnRequest::default()
             .with_transactional_id(self.id())
             .with_producer_id(m::ProducerId(producer.id))
@@ -110,7 +110,7 @@ impl Client {
 
     /// High watermark, last stable offset and the aborted transactions' first offsets, for a
     /// reader of what is committed.
-    fn read(&mut self) -> (i64, i64, Vec<i64>) {
+    pub fn read(&mut self) -> (i64, i64, Vec<i64>) {
         let partition = m::fetch_request::FetchPartition::default()
             .with_current_leader_epoch(self.leader_epoch)
             .with_partition_max_bytes(1 << 20);
@@ -125,7 +125,7 @@ impl Client {
     }
 
     /// Until the markers are written.
-    fn settled(&mut self) -> (i64, Vec<i64>) {
+    pub fn settled(&mut self) -> (i64, Vec<i64>) {
         let started = std::time::Instant::now();
         loop {
             let (high, stable, aborted) = self.read();
@@ -255,4 +255,77 @@ fn committed(group: &mut Wire, topic: &str, require_stable: bool) -> (i16, i64) 
     let answer = group.ask(8, &request);
     let partition = &answer.groups[0].topics[0].partitions[0];
     (partition.error_code, partition.committed_offset)
+}
+
+/// Has the leader write a marker, as Apache Kafka's tool for hanging transactions does.
+fn mark(wire: &mut Wire, at: (&str, i32), producer: Producer, commit: bool, coordinator_epoch: i32) -> i16 {
+    use m::write_txn_markers_request::{WritableTxnMarker, WritableTxnMarkerTopic};
+    let (topic, partition) = at;
+    let topic = WritableTxnMarkerTopic::default().with_name(topic_name(topic)).with_partition_indexes(vec![partition]);
+    let marker = WritableTxnMarker::default()
+        .with_producer_id(m::ProducerId(producer.id))
+        .with_producer_epoch(producer.epoch)
+        .with_transaction_result(commit)
+        .with_topics(vec![topic])
+        .with_coordinator_epoch(coordinator_epoch);
+    let answer = wire.ask(1, &m::WriteTxnMarkersRequest::default().with_markers(vec![marker]));
+    assert_eq!(answer.markers[0].producer_id.0, producer.id);
+    answer.markers[0].topics[0].partitions[0].error_code
+}
+
+#[test]
+fn administrators_end_transactions_in_a_partition() {
+    let name = "txn-marked";
+    let mut client = Client::new(name);
+    let at = (name, 0);
+    let first = client.init(60_000).unwrap();
+    assert_eq!(client.write(12, first, 0, "held open"), 0);
+    assert_eq!(client.read(), (1, 0, Vec::new()));
+    assert_eq!(mark(&mut client.leader, at, first, false, 0), 0);
+    assert_eq!(client.settled(), (2, vec![0]), "readers go on, without what was aborted");
+    // Its coordinator does not know, and ends the rest of it.
+    assert_eq!(client.write(12, first, 1, "the rest"), 0);
+    assert_eq!(client.read(), (3, 2, vec![0]));
+    let (code, second) = client.end(first, true);
+    assert_eq!((code, client.settled()), (0, (4, vec![0])));
+    assert_eq!(client.write(12, second, 0, "as well"), 0);
+    assert_eq!(mark(&mut client.leader, at, first, false, 1_000), 42, "no coordinator has such an epoch");
+    assert_eq!(mark(&mut client.leader, at, second, false, 0), 52, "one of epoch 1 or later ended the last");
+    let epoch = coordinator_epoch(&mut client.leader, name, second);
+    let older = Producer { epoch: second.epoch - 1, ..second };
+    assert_eq!(mark(&mut client.leader, at, older, false, epoch), 47);
+    assert_eq!(mark(&mut client.leader, at, Producer { id: -1, epoch: 0 }, false, epoch), 49);
+    assert_eq!(client.read().1, 4, "none of them ended it");
+    assert_eq!(mark(&mut client.leader, at, second, true, epoch), 0);
+    assert_eq!(client.settled(), (6, vec![0]), "it can be committed as well");
+    // A producer that was never here, and one with nothing open: both are noted, as Kafka does.
+    assert_eq!(mark(&mut client.leader, at, Producer { id: 1 << 40, epoch: 3 }, false, -1), 0);
+    assert_eq!(mark(&mut client.leader, at, second, false, epoch), 0);
+    assert_eq!(client.settled(), (8, vec![0]));
+}
+
+fn coordinator_epoch(wire: &mut Wire, topic: &str, producer: Producer) -> i32 {
+    let topic = m::describe_producers_request::TopicRequest::default()
+        .with_name(topic_name(topic))
+        .with_partition_indexes(vec![0]);
+    let answer = wire.ask(0, &m::DescribeProducersRequest::default().with_topics(vec![topic]));
+    let mut producers = answer.topics[0].partitions[0].active_producers.iter();
+    producers.find(|known| known.producer_id.0 == producer.id).unwrap().coordinator_epoch
+}
+
+#[test]
+fn markers_go_to_leaders_only() {
+    let mut client = Client::new("txn-marked-elsewhere");
+    let producer = client.init(60_000).unwrap();
+    let name = client.name;
+    for (at, code) in [(("nowhere", 0), 3), ((name, 7), 3), ((name, -1), 3), (("__transaction_state", 0), 17)] {
+        assert_eq!(mark(&mut client.leader, at, producer, false, 0), code, "{at:?}");
+    }
+    let metadata = cluster().connect().metadata(name);
+    let leader = metadata.topics[0].partitions[0].leader_id;
+    for broker in metadata.brokers.iter().filter(|broker| broker.node_id != leader) {
+        let mut wire = Wire::connect(&format!("{}:{}", broker.host.as_str(), broker.port));
+        assert_eq!(mark(&mut wire, (name, 0), producer, false, 0), 6);
+    }
+    assert_eq!(client.settled(), (0, Vec::new()));
 }

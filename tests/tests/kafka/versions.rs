@@ -147,6 +147,10 @@ fn transactions(seen: &mut BTreeSet<i16>) {
     every_version!(seen, wire, 25, |_v| offsets.clone(), |r| r.error_code == 49);
     every_version!(seen, wire, 26, |_v| m::EndTxnRequest::default().with_transactional_id(id()), |r| r.error_code
         == 49);
+    // Nothing is asked to be ended.
+    let marker = m::write_txn_markers_request::WritableTxnMarker::default().with_producer_id(m::ProducerId(7));
+    let markers = m::WriteTxnMarkersRequest::default().with_markers(vec![marker]);
+    every_version!(seen, wire, 27, |_v| markers.clone(), |r| r.markers[0].producer_id.0 == 7);
     let asked = m::DescribeTransactionsRequest::default().with_transactional_ids(vec![id()]);
     every_version!(seen, wire, 65, |_v| asked.clone(), |r| r.transaction_states[0].error_code == 105);
     every_version!(seen, wire, 66, |_v| m::ListTransactionsRequest::default(), |r| r.error_code == 0);

@@ -15,7 +15,7 @@ pub const PRODUCE: Layout = Layout {
     ],
 };
 
-/// What AddPartitionsToTxn says of one topic.
+/// What AddPartitionsToTxn and WriteTxnMarkers say of one topic.
 const ADDED_TOPIC: Kind = Struct(&[always(Text), always(Array(&Fixed(4)))]);
 
 pub const ADD_PARTITIONS_TO_TXN: Layout = Layout {
@@ -43,6 +43,17 @@ pub const ADD_OFFSETS_TO_TXN: Layout =
 
 pub const END_TXN: Layout =
     Layout { flexible: 3, fields: &[always(Text), always(Fixed(8)), always(Fixed(2)), always(Fixed(1))] };
+
+pub const WRITE_TXN_MARKERS: Layout = Layout {
+    flexible: 1,
+    fields: &[always(Array(&Struct(&[
+        always(Fixed(8)),
+        always(Fixed(2)),
+        always(Fixed(1)),
+        always(Array(&ADDED_TOPIC)),
+        always(Fixed(4)),
+    ])))],
+};
 
 pub const TXN_OFFSET_COMMIT: Layout = Layout {
     flexible: 3,

@@ -4,28 +4,28 @@ use std::time::Duration;
 
 use baton_core::{Error, ErrorCode};
 use baton_proto::v1;
+use futures::future::join_all;
 use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use kafka_protocol::messages::create_partitions_response::CreatePartitionsTopicResult;
 use kafka_protocol::messages::{CreatePartitionsRequest, CreatePartitionsResponse};
 
 use super::reassignments::{bad as bad_assignment, brokers};
+use super::turns::Turns;
 use super::{MANY_MAX, Refusal, told};
 use crate::authorizer::{Resource, Verb};
 use crate::kafka::admin;
 use crate::kafka::service::Call;
 
 pub(in crate::kafka) async fn serve(call: &Call, request: CreatePartitionsRequest) -> CreatePartitionsResponse {
-    let within = call.granted(request.timeout_ms);
-    let mut results = Vec::new();
-    for topic in request.topics.into_iter().take(MANY_MAX) {
+    let turns = Turns::new(call.granted(request.timeout_ms));
+    let (turns, validate_only) = (&turns, request.validate_only);
+    let growing = request.topics.into_iter().take(MANY_MAX).map(|topic| async move {
         let name = topic.name.clone();
-        let result = grow(call, topic, request.validate_only, within).await;
+        let result = turns.run(|within| grow(call, topic, validate_only, within)).await;
         let (code, message) = told(&result);
-        results.push(
-            CreatePartitionsTopicResult::default().with_name(name).with_error_code(code).with_error_message(message),
-        );
-    }
-    CreatePartitionsResponse::default().with_results(results)
+        CreatePartitionsTopicResult::default().with_name(name).with_error_code(code).with_error_message(message)
+    });
+    CreatePartitionsResponse::default().with_results(join_all(growing).await)
 }
 
 async fn grow(call: &Call, topic: CreatePartitionsTopic, validate_only: bool, within: Duration) -> Result<(), Refusal> {

@@ -6,10 +6,12 @@ use std::time::Duration;
 use baton_core::topic::{CONFIG_KEYS, TopicConfig};
 use baton_core::{Error, ErrorCode, TopicId};
 use baton_proto::v1::{self, TopicReply};
+use futures::future::join_all;
 use kafka_protocol::messages::create_topics_request::{CreatableReplicaAssignment, CreatableTopic};
 use kafka_protocol::messages::create_topics_response::{CreatableTopicConfigs, CreatableTopicResult};
 use kafka_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse};
 
+use super::turns::Turns;
 use super::{MANY_MAX, Refusal, is_set};
 use crate::authorizer::{Resource, Verb};
 use crate::kafka::admin;
@@ -24,31 +26,32 @@ const TELLS_DETAILS: i16 = 5;
 const TELLS_ID: i16 = 7;
 
 pub(in crate::kafka) async fn serve(call: &Call, request: CreateTopicsRequest) -> CreateTopicsResponse {
-    let within = call.granted(request.timeout_ms);
+    let turns = Turns::new(call.granted(request.timeout_ms));
     let mut seen = BTreeSet::new();
     let twice: BTreeSet<String> =
         request.topics.iter().filter(|t| !seen.insert(t.name.clone())).map(|t| t.name.to_string()).collect();
-    let mut results = Vec::new();
-    for topic in request.topics.into_iter().take(MANY_MAX) {
+    let (turns, twice, validate_only) = (&turns, &twice, request.validate_only);
+    let creating = request.topics.into_iter().take(MANY_MAX).map(|topic| async move {
         let name = topic.name.clone();
         let created = match twice.contains(name.as_str()) {
             true => Err(Refusal::invalid("the topic is named twice in the request")),
-            false => create(call, topic, request.validate_only, within).await,
+            false => turns.run(|within| create(call, topic, validate_only, within)).await,
         };
         let result = CreatableTopicResult::default().with_name(name).with_error_message(None).with_configs(None);
-        results.push(match created {
+        match created {
             Ok(created) => details(call, result, created),
-            Err(refusal) => {
-                let result = result.with_error_code(refusal.code).with_error_message(refusal.message());
-                if call.version >= TELLS_DETAILS {
-                    result.with_num_partitions(-1).with_replication_factor(-1).with_configs(Some(Vec::new()))
-                } else {
-                    result
-                }
-            }
-        });
+            Err(refusal) => refused(call, result, &refusal),
+        }
+    });
+    CreateTopicsResponse::default().with_topics(join_all(creating).await)
+}
+
+fn refused(call: &Call, result: CreatableTopicResult, refusal: &Refusal) -> CreatableTopicResult {
+    let result = result.with_error_code(refusal.code).with_error_message(refusal.message());
+    match call.version >= TELLS_DETAILS {
+        true => result.with_num_partitions(-1).with_replication_factor(-1).with_configs(Some(Vec::new())),
+        false => result,
     }
-    CreateTopicsResponse::default().with_topics(results)
 }
 
 struct Created {
@@ -72,7 +75,7 @@ async fn create(call: &Call, topic: CreatableTopic, validate_only: bool, within:
     }
     let request = v1::CreateTopicRequest {
         name: name.clone(),
-        partitions: count(topic.num_partitions, ErrorCode::InvalidPartitions)?,
+        partitions: partitions(&topic, call.service.config.default_partitions)?,
         replication: count(i32::from(topic.replication_factor), ErrorCode::InvalidReplication)?,
         config: config.clone().into_iter().collect(),
         assignment: assignment(topic.assignments)?,
@@ -90,6 +93,12 @@ async fn create(call: &Call, topic: CreatableTopic, validate_only: bool, within:
         _ => TopicConfig::default().with(&config).map_err(Error::from)?,
     };
     Ok(Created { reply, config })
+}
+
+/// An assignment says by itself how many there are.
+fn partitions(topic: &CreatableTopic, default: u32) -> Result<Option<u32>, Refusal> {
+    let asked = count(topic.num_partitions, ErrorCode::InvalidPartitions)?;
+    Ok(asked.or(topic.assignments.is_empty().then_some(default)))
 }
 
 /// −1 asks for the default.
@@ -173,6 +182,15 @@ mod tests {
         for bad in [&[(1, &[1][..])][..], &[(0, &[1]), (0, &[2])], &[(0, &[-1])]] {
             assert_eq!(assignment(given(bad)).err().map(|refusal| refusal.code), Some(INVALID_REPLICA_ASSIGNMENT));
         }
+    }
+
+    #[test]
+    fn a_topic_that_names_no_number_has_what_is_configured() {
+        let topic = |number| CreatableTopic::default().with_num_partitions(number);
+        assert_eq!(partitions(&topic(-1), 6).ok(), Some(Some(6)));
+        assert_eq!(partitions(&topic(2), 6).ok(), Some(Some(2)));
+        let one = CreatableReplicaAssignment::default();
+        assert_eq!(partitions(&topic(-1).with_assignments(vec![one]), 6).ok(), Some(None));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! DescribeConfigs: the settings of topics, and what this broker has in common with Kafka's.
 
-use baton_core::placement::{self, PARTITIONS_DEFAULT};
+use baton_core::placement;
 use baton_core::topic::{CONFIG_KEYS, ConfigKey, TopicConfig};
 use baton_core::{Error, ErrorCode};
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
@@ -129,7 +129,11 @@ fn of_broker(call: &Call) -> Vec<Setting> {
         fixed("message.max.bytes", limits.batch_bytes_max.to_string(), "The largest batch, whatever a topic allows."),
         of_topic("min.insync.replicas", "min.insync.replicas", "Of a new topic that does not say."),
         fixed("node.id", call.parts().me.to_string(), "The broker's number."),
-        fixed("num.partitions", PARTITIONS_DEFAULT.to_string(), "The partitions of a topic that names no number."),
+        fixed(
+            "num.partitions",
+            config.default_partitions.to_string(),
+            "The partitions of a topic that names no number.",
+        ),
         fixed("socket.request.max.bytes", limits.frame_bytes_max.to_string(), "The largest request."),
     ]
 }

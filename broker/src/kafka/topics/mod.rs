@@ -9,6 +9,7 @@ mod describe_configs;
 mod describe_topic_partitions;
 mod elect_leaders;
 mod reassignments;
+mod turns;
 
 use baton_core::partition::PartitionState;
 use baton_core::topic::{ConfigKey, TopicConfig};

@@ -7,6 +7,7 @@ mod describe;
 mod describe_producers;
 mod end;
 mod list;
+mod write_markers;
 
 use baton_core::transaction::Producer;
 use baton_core::transaction::message::KnownCodes;
@@ -22,6 +23,7 @@ pub(super) use describe::serve as describe;
 pub(super) use describe_producers::serve as describe_producers;
 pub(super) use end::serve as end;
 pub(super) use list::serve as list;
+pub(super) use write_markers::serve as write_markers;
 
 /// Transactional ids, partitions and the like of one request.
 const NAMES_MAX: usize = 10_000;

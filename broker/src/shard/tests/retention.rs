@@ -172,7 +172,9 @@ async fn a_client_deletes_up_to_any_record() {
 async fn who_compacts_only_does_not_delete() {
     let mut only = Only::new(&[("cleanup.policy", "compact")]).await;
     only.put(0, &[("a", Some("1"))]).await;
-    assert_eq!(only.delete(None).await.unwrap_err().code, ErrorCode::PolicyViolation);
+    let refused = only.delete(None).await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::PolicyViolation);
+    assert!(refused.cause.contains("set it to `compact,delete`"), "it names what to do: {}", refused.cause);
 }
 
 #[tokio::test(start_paused = true)]

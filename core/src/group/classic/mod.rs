@@ -46,6 +46,11 @@ pub enum Phase {
     Stable,
 }
 
+/// A round takes this long at least, in ms, whatever its members allow: nobody could join and
+/// hear of its part in no time, and a round for which a static member is missing would be begun
+/// anew without end.
+const REBALANCE_MS_MIN: i64 = 1_000;
+
 /// How long a rebalance may still take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct JoinWindow {
@@ -202,9 +207,10 @@ impl Group {
         self.phase == Phase::Empty && self.promised.is_empty() && self.offsets.is_empty() && !self.recorded
     }
 
-    /// The longest time that a member allows for a rebalance.
+    /// The longest time that a member allows for a rebalance, in ms, and enough for a round.
     fn rebalance_ms(&self) -> i64 {
-        self.members.values().map(|member| i64::from(member.rebalance_ms)).max().unwrap_or(0)
+        let longest = self.members.values().map(|member| i64::from(member.rebalance_ms)).max();
+        longest.unwrap_or(0).max(REBALANCE_MS_MIN)
     }
 
     fn insert(&mut self, member: Member) {

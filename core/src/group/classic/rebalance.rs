@@ -71,7 +71,7 @@ impl Group {
         }
         if !self.members.is_empty() && self.members.values().all(|member| member.join.is_none()) {
             // Nobody is there to lead.
-            let deadline_ms = out.now_ms + self.rebalance_ms().max(1);
+            let deadline_ms = out.now_ms + self.rebalance_ms();
             self.window = Some(JoinWindow { deadline_ms, initial_left_ms: None, grew: false });
             return;
         }

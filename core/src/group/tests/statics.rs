@@ -117,3 +117,26 @@ fn a_replacement_that_was_not_stored_may_be_tried_again() {
     bench.store();
     assert_eq!(bench.joined(third).generation, generation);
 }
+
+/// A member may allow no time at all for a rebalance.
+#[test]
+fn a_round_has_its_time_whatever_members_allow() {
+    let mut bench = Bench::new();
+    let hasty = |id: &str| Join { rebalance_ms: 0, ..new_member(id) };
+    let first = bench.join_as("g", Join { rebalance_ms: 0, ..named("a", "i") });
+    let generation = bench.joined(first).generation;
+    bench.wait(500);
+    let sync = bench.sync("g", "a", generation, &[("a", "part")]);
+    assert_eq!(bench.synced(sync), Ok(Bytes::from_static(b"part")), "half a second is not too late");
+    bench.join_as("g", hasty("b"));
+    assert_eq!(bench.leave("g", "b"), Ok(()));
+    // The one that is left does not join: its place is kept, and nobody is there to lead.
+    for _ in 0..3 {
+        let due = bench.coordinator.next_deadline_ms().unwrap();
+        assert!(due >= bench.now_ms + 900, "it is looked at once more in {} ms", due - bench.now_ms);
+        bench.wait(due - bench.now_ms);
+    }
+    let joined = bench.join_as("g", hasty("c"));
+    bench.wait(1_000);
+    assert_eq!(bench.joined(joined).leader, "c", "the round is not held up by who is missing");
+}
