@@ -85,7 +85,7 @@ codes! {
     PartitionHalted = 39, "PARTITION_HALTED", 56, false, "the copy on this broker contradicts itself: read its log, then let an operator decide";
     UnknownBroker = 40, "UNKNOWN_BROKER", 3, false, "see the brokers with `baton cluster status`";
     ReassignmentInProgress = 41, "REASSIGNMENT_IN_PROGRESS", 60, true, "wait until it is finished: `baton partition list` shows it";
-    PolicyViolation = 42, "POLICY_VIOLATION", 44, false, "stay within the limit that the message names";
+    PolicyViolation = 42, "POLICY_VIOLATION", 44, false, "do what the message names";
     WrongCluster = 43, "WRONG_CLUSTER", 104, false, "point the broker at its own cluster, or give it an empty data directory";
     CoordinatorLoading = 44, "COORDINATOR_LOAD_IN_PROGRESS", 14, true, "ask again: the group's coordinator is reading its state";
     CoordinatorUnavailable = 45, "COORDINATOR_NOT_AVAILABLE", 15, true, "ask again: the group's coordinator cannot store anything at the moment";

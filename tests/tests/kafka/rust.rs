@@ -98,8 +98,8 @@ fn records_with_every_codec() {
             let record = BaseRecord::to(&topic).partition(0).key(payload).payload(payload).headers(headers());
             producer.send(record).map_err(|(error, _)| error).unwrap();
         }
-        let odd: [(Option<&[u8]>, Option<&[u8]>); 4] =
-            [(None, Some(b"")), (Some(b""), Some(b"")), (Some(b"k"), None), (None, None)];
+        let (none, empty, key): (Option<&[u8]>, _, Option<&[u8]>) = (None, Some(&b""[..]), Some(b"k"));
+        let odd = [(none, empty), (empty, empty), (key, none), (none, none)];
         for (key, payload) in odd {
             let mut record = BaseRecord::<[u8], [u8]>::to(&topic).partition(0);
             (record.key, record.payload) = (key, payload);
