@@ -43,7 +43,8 @@ pub struct Shape {
 }
 
 /// The ports of a process that has an address for itself.
-const BROKER_PORTS: [u16; 3] = [7400, 7410, 7480];
+/// Clients, brokers, Kafka's clients, HTTP.
+const BROKER_PORTS: [u16; 4] = [7400, 7410, 9092, 7480];
 const COORDINATOR_PORTS: [u16; 2] = [7450, 7481];
 const ZOOKEEPER_PORTS: [u16; 3] = [2181, 2888, 3888];
 
@@ -59,8 +60,8 @@ impl Shape {
     /// What any of them may connect to.
     #[must_use]
     pub fn targets(&self) -> Vec<(Host, u16)> {
-        let [client, peer, _] = BROKER_PORTS;
-        let brokers = (1..=self.brokers).flat_map(|id| [client, peer].map(|port| (Host::broker(id), port)));
+        let [client, peer, kafka, _] = BROKER_PORTS;
+        let brokers = (1..=self.brokers).flat_map(|id| [client, peer, kafka].map(|port| (Host::broker(id), port)));
         let zookeepers = (1..).take(self.zookeepers).map(|number| (Host::zookeeper(number), ZOOKEEPER_PORTS[0]));
         brokers.chain(zookeepers).collect()
     }
@@ -86,6 +87,7 @@ pub struct Cluster {
     pub clocks: Option<Clocks>,
     /// Where brokers listen for clients, and coordinators for brokers.
     broker_addresses: Vec<String>,
+    kafka_addresses: Vec<String>,
     coordinator_addresses: Vec<String>,
     dir: Option<TempDir>,
 }
@@ -114,10 +116,12 @@ impl Cluster {
         let clocks = shape.sandbox.map(|_| Clocks::build(dir.path())).transpose()?;
         let make = Maker { shape, storage, dir: dir.path(), connect: &connect, clocks: clocks.as_ref() };
         let (mut disks, mut brokers, mut coordinators) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut broker_addresses, mut coordinator_addresses) = (Vec::new(), Vec::new());
+        let (mut broker_addresses, mut kafka_addresses) = (Vec::new(), Vec::new());
+        let mut coordinator_addresses = Vec::new();
         for (id, (host, ports)) in (1..).zip(make.hosts(shape.brokers, Host::broker, BROKER_PORTS)?) {
             let disk = Disk::make(storage.disk, dir.path().join(format!("disk-{id}")))?;
             broker_addresses.push(format!("{}:{}", host.address, ports[0]));
+            kafka_addresses.push(format!("{}:{}", host.address, ports[2]));
             brokers.push(make.broker(id, host, ports, &disk)?);
             disks.push(disk);
         }
@@ -127,8 +131,17 @@ impl Cluster {
             coordinators.push(make.coordinator(number, host, ports)?);
         }
         let dir = Some(dir);
-        let mut cluster =
-            Self { brokers, coordinators, ensemble, disks, clocks, broker_addresses, coordinator_addresses, dir };
+        let mut cluster = Self {
+            brokers,
+            coordinators,
+            ensemble,
+            disks,
+            clocks,
+            broker_addresses,
+            kafka_addresses,
+            coordinator_addresses,
+            dir,
+        };
         let started = cluster.start_all().await;
         if started.is_err() {
             cluster.keep();
@@ -246,6 +259,12 @@ impl Cluster {
         self.broker_addresses.clone()
     }
 
+    /// Where Kafka's clients begin, as `bootstrap.servers` takes it.
+    #[must_use]
+    pub fn kafka_bootstrap(&self) -> String {
+        self.kafka_addresses.join(",")
+    }
+
     /// A client of all brokers.
     ///
     /// # Errors
@@ -341,15 +360,16 @@ impl Maker<'_> {
         Ok(free.as_chunks().0.iter().map(|ports| (Host::loopback("loopback"), *ports)).collect())
     }
 
-    fn broker(&self, id: u32, host: Host, ports: [u16; 3], disk: &Disk) -> anyhow::Result<Daemon> {
-        let ([grpc, peer, http], ip) = (ports, host.address);
+    fn broker(&self, id: u32, host: Host, ports: [u16; 4], disk: &Disk) -> anyhow::Result<Daemon> {
+        let ([grpc, peer, kafka, http], ip) = (ports, host.address);
         // In a sandbox disks are small, and the machine is shared with everything else.
         let small = if self.shape.sandbox.is_some() { "reserve_bytes = 67108864\n" } else { "" };
         let shards = if self.shape.sandbox.is_some() { "shards = 1\n" } else { "" };
         let timing = if self.shape.sandbox.is_some() { "[timing]\ndrain_ms = 5000\n" } else { "" };
         let text = format!(
             "broker_id = {id}\n{shards}[registry]\nconnect = \"{}\"\nsession_timeout_ms = 4000\n\
-             [[listeners]]\nbind = \"{ip}:{grpc}\"\n[peer]\nbind = \"{ip}:{peer}\"\n\
+             [[listeners]]\nbind = \"{ip}:{grpc}\"\n\
+             [[listeners]]\nname = \"kafka\"\nprotocol = \"kafka\"\nbind = \"{ip}:{kafka}\"\n[peer]\nbind = \"{ip}:{peer}\"\n\
              [http]\nbind = \"{ip}:{http}\"\n[log]\ndir = \"{}\"\n{small}{}{timing}",
             self.connect,
             disk.data().display(),

@@ -308,3 +308,24 @@ pub fn default_program() -> PathBuf {
     let dir = here.ancestors().skip(1).find(|dir| !dir.ends_with("deps")).unwrap_or(Path::new("."));
     dir.join("baton")
 }
+
+/// The same, built if it is not there: for tests, of which each may run alone.
+///
+/// # Errors
+/// It cannot be built.
+pub fn built_program() -> anyhow::Result<PathBuf> {
+    let program = default_program();
+    if program.exists() {
+        return Ok(program);
+    }
+    let mut build = Command::new(env!("CARGO"));
+    build.args(["build", "-p", "baton-coordinator", "--bin", "baton"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    if let Some(target) = program.ancestors().nth(2).filter(|dir| *dir != Path::new("")) {
+        build.env("CARGO_TARGET_DIR", target);
+    }
+    if program.parent().is_some_and(|dir| dir.ends_with("release")) {
+        build.arg("--release");
+    }
+    anyhow::ensure!(build.status()?.success(), "the binary baton cannot be built");
+    Ok(program)
+}

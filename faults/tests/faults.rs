@@ -3,12 +3,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-mod common;
-
 use baton_faults::cluster::Shape;
 use baton_faults::network::sandbox;
 use baton_faults::results::report;
-use baton_faults::series::{self, Plan, Row};
+use baton_faults::series::{self, Plan, Row, built_program};
 use baton_faults::stage::Pace;
 use baton_registry::testing::process::bound_to_parent;
 use baton_registry::testing::server::Version;
@@ -18,7 +16,7 @@ use tokio::sync::Mutex;
 async fn survives(row: Row) {
     let Some(class_path) = Version::V3_8.class_path_or_skip() else { return };
     let shape = Shape {
-        program: common::program(),
+        program: built_program().unwrap(),
         class_path,
         zookeepers: 3,
         brokers: 3,
@@ -75,7 +73,7 @@ async fn a_campaign_in_namespaces_finds_nothing() {
         .args(["--partitions", "12", "--rate", "40", "--dir"])
         .arg(dir.path())
         .arg("--baton")
-        .arg(common::program());
+        .arg(built_program().unwrap());
     let out = campaign.output().unwrap();
     let (said, told) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
     assert!(out.status.success(), "{}\n{told}\n{said}", out.status);

@@ -3,17 +3,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-mod common;
-
 use baton_faults::campaign::ledger::{Line, Outcome};
 use baton_faults::cluster::Shape;
 use baton_faults::plan::Plan;
+use baton_faults::series::built_program;
 use baton_faults::storage::{errors, power, rot};
 use baton_registry::testing::server::Version;
 
 fn plan(class_path: String, rounds: u64) -> Plan {
     let shape = Shape {
-        program: common::program(),
+        program: built_program().unwrap(),
         class_path,
         zookeepers: 1,
         brokers: 3,

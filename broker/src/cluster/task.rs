@@ -238,7 +238,11 @@ impl ClusterTask {
             let read = self.read(item);
             self.running.push(read);
         }
-        if self.reading.is_idle() && self.retry_at.is_empty() && self.copies.settled() {
+        let read = self.reading.is_idle() && self.retry_at.is_empty();
+        if read {
+            self.parts.view.is_read();
+        }
+        if read && self.copies.settled() {
             self.parts.loaded.send_if_modified(|loaded| !std::mem::replace(loaded, true));
         }
     }

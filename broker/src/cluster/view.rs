@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 use baton_core::partition::VersionedState;
 use baton_core::topic::TopicConfig;
@@ -35,18 +36,43 @@ pub struct ClusterView {
     known: Arc<RwLock<Known>>,
     brokers: watch::Receiver<Arc<LiveBrokers>>,
     changes: Arc<watch::Sender<u64>>,
+    /// Whether everything was read once.
+    whole: Arc<watch::Sender<bool>>,
 }
 
 impl ClusterView {
     #[must_use]
     pub fn new(brokers: watch::Receiver<Arc<LiveBrokers>>) -> Self {
-        Self { known: Arc::default(), brokers, changes: Arc::new(watch::Sender::new(0)) }
+        Self {
+            known: Arc::default(),
+            brokers,
+            changes: Arc::new(watch::Sender::new(0)),
+            whole: Arc::new(watch::Sender::new(false)),
+        }
     }
 
     /// Changes with every change of a topic or of a partition's state.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
+    }
+
+    /// Everything was read once: what is not known is not there, or very young.
+    pub(super) fn is_read(&self) {
+        self.whole.send_if_modified(|whole| !std::mem::replace(whole, true));
+    }
+
+    /// Whether everything was read once since this broker started. Before that nothing can be
+    /// said of what is not known.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        *self.whole.borrow()
+    }
+
+    /// Waits for that.
+    pub async fn whole(&self, within: Duration) -> bool {
+        let mut whole = self.whole.subscribe();
+        tokio::time::timeout(within, whole.wait_for(|whole| *whole)).await.is_ok_and(|waited| waited.is_ok())
     }
 
     #[must_use]

@@ -11,6 +11,7 @@ use crate::authorizer::Verb;
 use crate::cluster::TopicView;
 use crate::context::RequestContext;
 use crate::grpc::service::GrpcService;
+use crate::serving::just_started;
 
 impl GrpcService {
     pub(super) async fn describe(
@@ -18,6 +19,7 @@ impl GrpcService {
         context: &RequestContext,
         request: &v1::MetadataRequest,
     ) -> v1::MetadataResponse {
+        self.parts.knows_topics(context.remaining()).await;
         if !request.r#await.is_empty() {
             self.await_leaders(context, request).await;
         }
@@ -80,6 +82,7 @@ impl GrpcService {
             Err(error) => unknown_topic(name, &error),
             Ok(()) => match self.parts.view.topic(name) {
                 Some(topic) => self.topic_info(&topic),
+                None if !self.parts.view.is_whole() => unknown_topic(name, &just_started().topic(name)),
                 None => {
                     let cause = "there is no such topic, or this broker has not heard of it yet";
                     unknown_topic(name, &Error::new(ErrorCode::UnknownTopic, cause).topic(name))

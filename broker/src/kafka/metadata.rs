@@ -9,6 +9,7 @@ use baton_core::partition::PartitionState;
 use baton_core::topic::TopicName as CheckedName;
 use baton_core::{BrokerId, Error, ErrorCode};
 use baton_proto::v1;
+use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
 use kafka_protocol::messages::metadata_response::{
     MetadataResponse, MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
@@ -19,7 +20,7 @@ use uuid::Uuid;
 use super::address::{NOBODY, Node, wire_id};
 use super::list_offsets::wire_epoch;
 use super::names::{text, topic_name};
-use super::service::Call;
+use super::service::{Answer, Call, Hangup, decode};
 use super::{admin, errors};
 use crate::authorizer::{Resource, Verb};
 use crate::cluster::TopicView;
@@ -40,7 +41,17 @@ enum Asked {
     Id(Uuid, Option<String>),
 }
 
-pub(super) async fn serve(call: &Call, request: MetadataRequest) -> MetadataResponse {
+/// A broker that has just started is left for another one, rather than be believed that there
+/// are no topics.
+pub(super) async fn begin(call: Call, body: Bytes) -> Result<Answer, Hangup> {
+    let request = decode(call.api, call.version, body)?;
+    if !call.parts().knows_topics(call.context.remaining()).await {
+        return Err(Hangup::JustStarted);
+    }
+    call.answer(&serve(&call, request).await)
+}
+
+async fn serve(call: &Call, request: MetadataRequest) -> MetadataResponse {
     let asked = asked(call, &request);
     if let Some(asked) = &asked
         && request.allow_auto_topic_creation

@@ -52,6 +52,8 @@ pub enum Hangup {
     UnsupportedVersion { name: &'static str, min: i16, max: i16, version: i16 },
     #[error("the request cannot be decoded: {0}")]
     Undecodable(String),
+    #[error("this broker has just started, and has not read the topics yet")]
+    JustStarted,
     /// A defect of this broker.
     #[error("the response cannot be encoded: {0}")]
     Unencodable(String),

@@ -69,7 +69,7 @@ apis! {
     0 "Produce" [3 12] PRODUCE ProduceRequest |call, body| Box::pin(produce::begin(call, body));
     1 "Fetch" [4 16] FETCH FetchRequest |call, body| Box::pin(fetch::begin(call, body));
     2 "ListOffsets" [1 7] LIST_OFFSETS ListOffsetsRequest plain!(list_offsets::serve);
-    3 "Metadata" [0 12] METADATA MetadataRequest plain!(metadata::serve);
+    3 "Metadata" [0 12] METADATA MetadataRequest |call, body| Box::pin(metadata::begin(call, body));
     8 "OffsetCommit" [2 9] OFFSET_COMMIT OffsetCommitRequest plain!(groups::offset_commit);
     9 "OffsetFetch" [1 9] OFFSET_FETCH OffsetFetchRequest plain!(groups::offset_fetch);
     10 "FindCoordinator" [0 5] FIND_COORDINATOR FindCoordinatorRequest plain!(groups::find_coordinator);

@@ -1,6 +1,7 @@
 //! Topics and partitions by name, and who leads them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use baton_core::{Error, ErrorCode, TopicPartition};
 
@@ -8,13 +9,31 @@ use crate::cluster::TopicView;
 use crate::grpc::ListenerParts;
 use crate::shard::{Copies, PartitionHandle};
 
+/// How long a question about topics waits for a broker that has just started.
+const READ_WITHIN: Duration = Duration::from_secs(5);
+
+/// Of a topic that a broker does not know which has not read all of them yet. To say that it is
+/// not there would be believed, and make applications fail or topics anew.
+pub(crate) fn just_started() -> Error {
+    Error::new(ErrorCode::NoLeader, "this broker has just started, and has not read the topics yet")
+}
+
 impl ListenerParts {
+    /// Whether this broker can say which topics there are; one that has just started is given
+    /// some time.
+    pub async fn knows_topics(&self, within: Duration) -> bool {
+        self.view.is_whole() || self.view.whole(within.min(READ_WITHIN)).await
+    }
+
     /// The topic and the partition's id, by name and number.
     ///
     /// # Errors
     /// `UNKNOWN_TOPIC` or `UNKNOWN_PARTITION`.
     pub fn locate(&self, topic: &str, partition: u32) -> Result<(Arc<TopicView>, TopicPartition), Error> {
         let Some(found) = self.view.topic(topic) else {
+            if !self.view.is_whole() {
+                return Err(just_started().topic(topic));
+            }
             let cause = "there is no such topic, or this broker has not heard of it yet";
             return Err(Error::new(ErrorCode::UnknownTopic, cause).topic(topic));
         };

@@ -17,6 +17,7 @@ pub mod poll;
 mod producer_ids;
 
 pub use deletion::delete_records;
+pub(crate) use finding::just_started;
 pub use producer_ids::ProducerIds;
 
 /// Partitions of one request.

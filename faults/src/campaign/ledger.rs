@@ -21,6 +21,40 @@ pub enum Outcome {
     Failed,
 }
 
+/// What Kafka's clients did in a round.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Kafka {
+    /// Records that the group was to read, and how often one was read again.
+    pub acknowledged: u64,
+    pub again: u64,
+    pub commits: u64,
+    pub rebalances: u64,
+    pub transactions: u64,
+    /// Of these: aborted on purpose or because the client asked for it, and of unknown outcome.
+    pub aborted: u64,
+    pub unknown: u64,
+    /// Zombies that were kept from committing.
+    pub fenced: u64,
+    /// From the end of the last fault until the group has committed what was acknowledged since
+    /// in every partition, and until a transaction that began since is committed and shown.
+    pub group_ms: f64,
+    pub transactions_ms: f64,
+}
+
+impl Kafka {
+    /// Adds the counts of another.
+    pub fn add(&mut self, other: &Self) {
+        self.acknowledged += other.acknowledged;
+        self.again += other.again;
+        self.commits += other.commits;
+        self.rebalances += other.rebalances;
+        self.transactions += other.transactions;
+        self.aborted += other.aborted;
+        self.unknown += other.unknown;
+        self.fenced += other.fenced;
+    }
+}
+
 /// One round, or the comparison of all replicas that ends the life of a cluster.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Line {
@@ -56,6 +90,8 @@ pub struct Line {
     /// The whole round, from the end of the last one.
     pub cycle_ms: f64,
     pub outcome: Outcome,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kafka: Option<Kafka>,
     /// Brokers that ended by themselves because their storage failed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ended: Vec<String>,
@@ -101,6 +137,13 @@ impl Line {
             self.whole_ms,
             self.cycle_ms / 1e3,
         );
+        if let Some(kafka) = &self.kafka {
+            let _ = write!(
+                text,
+                ", group {} records {:.0} ms, {} transactions {:.0} ms",
+                kafka.acknowledged, kafka.group_ms, kafka.transactions, kafka.transactions_ms
+            );
+        }
         if self.outcome != Outcome::Ok {
             let _ = write!(text, ": {:?} {:?} {:?}", self.outcome, self.anomalies, self.failures);
         }
@@ -169,6 +212,7 @@ pub fn report(lines: &[Line], version: &str) -> String {
         whole.count(Outcome::Slow),
         mean / 1e3,
     );
+    text += &report_kafka(&rounds);
     let _ = writeln!(
         text,
         "{:<22} {:>6} {:>4} {:>6}  outage p50/max ms  recovered p50/max ms",
@@ -187,6 +231,31 @@ pub fn report(lines: &[Line], version: &str) -> String {
         let _ = writeln!(text, "{name:<22} {rounds:>6} {slow:>4} {failed:>6}  {outage}      {recovered}");
     }
     text
+}
+
+/// What Kafka's clients did; nothing where there were none.
+fn report_kafka(rounds: &[&Line]) -> String {
+    let with: Vec<&Line> = rounds.iter().copied().filter(|line| line.kafka.is_some()).collect();
+    if with.is_empty() {
+        return String::new();
+    }
+    let mut all = Kafka::default();
+    with.iter().filter_map(|line| line.kafka.as_ref()).for_each(|kafka| all.add(kafka));
+    let sum = Sum { lines: with };
+    format!(
+        "group: {} records acknowledged, {} read again, {} commits, {} changed assignments; goes on after p50/max ms {}\n\
+         transactions: {}, {} aborted, {} unknown, {} zombies fenced; go on after p50/max ms {}\n\n",
+        all.acknowledged,
+        all.again,
+        all.commits,
+        all.rebalances,
+        sum.range(|line| line.kafka.as_ref().map_or(0.0, |kafka| kafka.group_ms)),
+        all.transactions,
+        all.aborted,
+        all.unknown,
+        all.fenced,
+        sum.range(|line| line.kafka.as_ref().map_or(0.0, |kafka| kafka.transactions_ms)),
+    )
 }
 
 /// Every combination of one version, the longest outage first.
@@ -226,8 +295,9 @@ mod tests {
     fn lines_of_one_version_add_up() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("results/ledger.jsonl");
+        let kafka = Kafka { acknowledged: 7, transactions: 5, group_ms: 12.0, ..Kafka::default() };
         let lines = [
-            line("a", &["kill-broker", "loss"], 10, Outcome::Ok),
+            Line { kafka: Some(kafka), ..line("a", &["kill-broker", "loss"], 10, Outcome::Ok) },
             line("a", &["loss", "kill-broker"], 20, Outcome::Slow),
             line("a", &["end"], 0, Outcome::Ok),
             line("b", &["loss"], 40, Outcome::Failed),
@@ -238,6 +308,8 @@ mod tests {
         let text = report(&all, "a");
         assert!(text.contains("2 rounds with 4 faults in 1 combinations, 1 comparisons"), "{text}");
         assert!(text.contains("30 records acknowledged"), "{text}");
+        assert!(text.contains("group: 7 records") && text.contains("transactions: 5"), "{text}");
+        assert!(!report(&all, "b").contains("transactions"));
         assert!(text.contains("0 rounds failed, 1 took longer"), "{text}");
         assert!(report(&all, "b").contains("1 rounds failed"));
         let text = combinations(&all, "a");

@@ -6,12 +6,14 @@
 //! | [`draw`] | which faults a round has, from the seed |
 //! | [`harm`], [`work`] | how they begin and end |
 //! | [`load`] | the load, cut into windows |
+//! | [`kafka`] | a group and transactions of Kafka's clients |
 //! | [`verdict`] | the verdict on a window, and the comparison of all replicas |
 //! | [`round`] | one round from its fault to its cut |
 //! | [`ledger`] | what is kept |
 
 pub mod draw;
 pub mod harm;
+pub mod kafka;
 pub mod ledger;
 pub mod load;
 pub mod round;

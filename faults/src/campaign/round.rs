@@ -7,7 +7,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::draw::{self, Drawn, Kind};
 use super::harm::{Active, Scene};
-use super::ledger::Line;
+use super::kafka::KafkaLoad;
+use super::ledger::{Kafka, Line};
 use super::verdict::judge;
 use super::{COME_BACK, Pending};
 use crate::cluster::Cluster;
@@ -23,8 +24,17 @@ const WARM: Duration = Duration::from_millis(400);
 /// Load after everything is back.
 const SETTLE: Duration = Duration::from_millis(300);
 
+/// Starts the load, and Kafka's clients beside it.
+async fn open_loads(plan: &Plan, cluster: &Cluster) -> anyhow::Result<(Loaded, KafkaLoad)> {
+    let loaded = Loaded::open(plan, cluster).await?;
+    let kafka = KafkaLoad::start(&cluster.kafka_bootstrap(), &loaded.reader.admin(), COME_BACK).await?;
+    Ok((loaded, kafka))
+}
+
 /// A cluster under load.
 pub struct Site {
+    // Dropped first: its clients say goodbye to brokers that are there.
+    kafka: KafkaLoad,
     scene: Scene,
     loaded: Loaded,
     pending: Option<Pending>,
@@ -43,15 +53,15 @@ impl Site {
         let began = Instant::now();
         let rules = Rules::none(plan.shape.hosts().into_iter().chain([Host::clients()]).collect())?;
         let mut cluster = Cluster::start(&plan.shape).await?;
-        let loaded = match Loaded::open(plan, &cluster).await {
-            Ok(loaded) => loaded,
+        let (loaded, kafka) = match open_loads(plan, &cluster).await {
+            Ok(loads) => loads,
             Err(error) => return Err(error.context(format!("kept: {}", cluster.keep().display()))),
         };
         let program = std::env::current_exe()?;
         let (admin, links) = (loaded.reader.admin(), Links::new(program, plan.shape.targets()));
         let scene = Scene { cluster, rules, links, admin, made: 0, working: Vec::new() };
         eprintln!("a cluster after {:.1} s", began.elapsed().as_secs_f64());
-        Ok(Self { scene, loaded, pending: None, rounds: 0, since: Instant::now() })
+        Ok(Self { kafka, scene, loaded, pending: None, rounds: 0, since: Instant::now() })
     }
 
     /// One round. Its verdict is ready when it is asked for.
@@ -67,6 +77,9 @@ impl Site {
         });
         line.cycle_ms = ms(self.since.elapsed());
         self.since = Instant::now();
+        let (kafka, violations) = self.kafka.judge();
+        line.kafka.get_or_insert_default().add(&kafka);
+        line.failures.extend(violations);
         // Whatever went wrong: what was acknowledged has to be there.
         let judging = match self.loaded.load.cut(COME_BACK).await {
             Ok(cut) => {
@@ -127,7 +140,13 @@ impl Site {
         }
         self.scene.cluster.restart()?;
         let end_at = self.loaded.load.now();
-        self.recover(drawn, line).await?;
+        self.kafka.mark();
+        let going_on = tokio::spawn(self.kafka.recovers());
+        let recovered = self.recover(drawn, line).await;
+        let went_on = going_on.await.map_err(anyhow::Error::from).and_then(|went_on| went_on);
+        recovered?;
+        let (group, transactions) = went_on?;
+        line.kafka = Some(Kafka { group_ms: ms(group), transactions_ms: ms(transactions), ..Kafka::default() });
         Ok((fault_at, end_at))
     }
 
@@ -165,7 +184,15 @@ impl Site {
     /// from every replica.
     pub async fn finish(&mut self, number: u64) -> (Option<Line>, Line) {
         let before = self.judged().await;
-        let whole = self.loaded.whole(number, self.rounds).await;
+        let kafka = self.kafka.finish(COME_BACK).await;
+        let mut whole = self.loaded.whole(number, self.rounds).await;
+        match kafka {
+            Ok((kafka, violations)) => {
+                whole.kafka = Some(kafka);
+                whole.failures.extend(violations);
+            }
+            Err(error) => whole.failures.push(format!("{error:#}")),
+        }
         (before, whole)
     }
 

@@ -22,8 +22,10 @@ fn worst_gap(told: &[Told], from: Instant, to: Instant) -> Duration {
     last.values().map(|before| to.duration_since(*before)).fold(worst, Duration::max)
 }
 
-fn rounds(count: u32) -> Vec<Duration> {
-    let stage = Stage::start(TOPIC, PARTITIONS);
+/// The gap of the worst partition in each round, sorted; none where there is no ZooKeeper.
+fn rounds(count: u32) -> Option<Vec<Duration>> {
+    let stage = Stage::start()?;
+    stage.create(TOPIC, PARTITIONS);
     let sending = Sending::start(stage.config(), TOPIC, PARTITIONS, EVERY);
     eventually("every partition acknowledges", || {
         let told = sending.told();
@@ -41,12 +43,12 @@ fn rounds(count: u32) -> Vec<Duration> {
     }
     let _ = sending.finish();
     gaps.sort();
-    gaps
+    Some(gaps)
 }
 
 #[test]
 fn a_producer_runs_through_the_death_of_each_broker() {
-    let gaps = rounds(3);
+    let Some(gaps) = rounds(3) else { return };
     println!("the worst partition was away for {gaps:?}");
     assert!(gaps.iter().all(|gap| *gap < Duration::from_secs(4)), "{gaps:?}");
 }
@@ -54,6 +56,6 @@ fn a_producer_runs_through_the_death_of_each_broker() {
 #[test]
 #[ignore = "a measurement"]
 fn outages_of_twenty_rounds() {
-    let gaps = rounds(20);
+    let Some(gaps) = rounds(20) else { return };
     println!("the worst partition: median {:?}, worst {:?}; {gaps:?}", gaps[gaps.len() / 2], gaps.last());
 }

@@ -1,61 +1,83 @@
-//! A cluster whose brokers die and come back.
+//! A cluster of processes whose brokers die and come back.
 
-use std::sync::Arc;
+use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
-use baton_coordinator::dev::{DevCluster, DevOptions};
-use baton_tests::ports::free_block;
+use baton_faults::cluster::{Cluster, Shape};
+use baton_faults::series::built_program;
+use baton_registry::testing::server::Version;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use tempfile::TempDir;
+use tokio::runtime::Runtime;
 
 /// How long anything may take on a loaded machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Three brokers and a coordinator.
+/// Three brokers, a coordinator and a ZooKeeper server, each a process of its own. Processes end
+/// with the thread that started them: the test's.
 pub struct Stage {
-    dev: Arc<DevCluster>,
-    _dir: TempDir,
+    cluster: RefCell<Cluster>,
+    runtime: Runtime,
 }
 
 impl Stage {
-    /// A cluster of its own, with a topic.
-    pub fn start(topic: &str, partitions: i32) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let first_port = free_block();
-        let options = DevOptions { dir: dir.path().to_owned(), first_port, kafka_port: Some(first_port + 20) };
-        let dev = DevCluster::start(options).unwrap();
-        assert!(dev.wait_ready(PATIENCE), "the cluster is not ready");
-        let stage = Self { dev, _dir: dir };
-        stage.create(topic, partitions);
-        stage
+    /// A cluster of its own; none where there is no ZooKeeper and need not be.
+    pub fn start() -> Option<Self> {
+        let shape = Shape {
+            program: built_program().unwrap(),
+            class_path: Version::V3_8.class_path_or_skip()?,
+            zookeepers: 1,
+            brokers: 3,
+            coordinators: 1,
+            parent: std::env::temp_dir(),
+            log_filter: "info".to_owned(),
+            sandbox: None,
+        };
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let cluster = runtime.block_on(Cluster::start(&shape)).unwrap();
+        Some(Self { cluster: RefCell::new(cluster), runtime })
+    }
+
+    pub fn bootstrap(&self) -> String {
+        self.cluster.borrow().kafka_bootstrap()
     }
 
     /// What every client is configured with.
     pub fn config(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", self.dev.kafka_bootstrap().unwrap());
+        config.set("bootstrap.servers", self.bootstrap());
         config
     }
 
-    fn create(&self, name: &str, partitions: i32) {
+    /// Makes a topic of three replicas.
+    pub fn create(&self, name: &str, partitions: i32) {
         let admin: AdminClient<_> = self.config().create().unwrap();
         let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(3)).set("min.insync.replicas", "2");
         let options = AdminOptions::new().operation_timeout(Some(PATIENCE)).request_timeout(Some(PATIENCE));
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let created = runtime.block_on(admin.create_topics([&topic], &options)).unwrap();
+        let created = self.runtime.block_on(admin.create_topics([&topic], &options)).unwrap();
         assert!(created.iter().all(Result::is_ok), "{created:?}");
     }
 
-    /// As `kill -9` does.
+    /// `kill -9`.
     pub fn kill(&self, broker: u32) {
-        self.dev.kill(broker).unwrap();
+        self.cluster.borrow_mut().broker(broker).kill();
     }
 
     /// Starts a broker again, and waits until everybody has what belongs to it.
     pub fn restart(&self, broker: u32) {
-        self.dev.start_broker(broker).unwrap();
-        assert!(self.dev.wait_ready(PATIENCE), "broker {broker} is not ready");
+        let mut cluster = self.cluster.borrow_mut();
+        cluster.broker(broker).start().unwrap();
+        self.runtime.block_on(cluster.ready()).unwrap();
+    }
+
+    /// Kills and starts each broker once.
+    pub fn kill_each(&self, pause: Duration) {
+        for broker in 1..=3 {
+            self.kill(broker);
+            std::thread::sleep(pause);
+            self.restart(broker);
+            std::thread::sleep(pause);
+        }
     }
 }
 
