@@ -47,6 +47,9 @@ pub struct Mutations {
     /// Those of replication and election.
     #[cfg(feature = "mutations")]
     pub core: baton_core::replica::Mutations,
+    /// That of the coordinators of groups.
+    #[cfg(feature = "mutations")]
+    pub(crate) group: Option<baton_core::group::Mutation>,
 }
 
 #[cfg(feature = "mutations")]
@@ -54,6 +57,11 @@ impl Mutations {
     #[must_use]
     pub fn only(mutation: Mutation) -> Self {
         Self { own: Some(mutation), ..Self::default() }
+    }
+
+    #[must_use]
+    pub fn of_group(mutation: baton_core::group::Mutation) -> Self {
+        Self { group: Some(mutation), ..Self::default() }
     }
 
     #[must_use]

@@ -73,9 +73,18 @@ pub enum Event<'a> {
     /// An offset was committed, and that was acknowledged.
     #[serde(borrow)]
     Commit(Commit<'a>),
+    /// A commit was refused, or nobody knows what became of it: it may be stored.
+    #[serde(borrow)]
+    CommitFailed(CommitFailed<'a>),
     /// A group's committed offset was asked for.
     #[serde(borrow)]
     Committed(Committed<'a>),
+    /// A member has its part of a generation of its group.
+    #[serde(borrow)]
+    Joined(Joined<'a>),
+    /// A member got its first record of a partition in a generation.
+    #[serde(borrow)]
+    Resumed(Resumed<'a>),
     /// An operator allowed a leader that may lack records: from here on what was acknowledged
     /// before may be lost, and is reported apart.
     #[serde(borrow)]
@@ -183,6 +192,54 @@ pub struct Commit<'a> {
     #[serde(default, skip_serializing_if = "is_false")]
     pub reset: bool,
     pub sent_us: u64,
+    pub received_us: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CommitFailed<'a> {
+    #[serde(borrow)]
+    pub group: Cow<'a, str>,
+    #[serde(borrow)]
+    pub partition: Cow<'a, str>,
+    pub offset: u64,
+    pub generation: u32,
+    pub sent_us: u64,
+    pub received_us: u64,
+    #[serde(borrow, default)]
+    pub reason: Cow<'a, str>,
+}
+
+/// Whoever tells of members tells of all members of that group, and of all their commits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Joined<'a> {
+    #[serde(borrow)]
+    pub group: Cow<'a, str>,
+    #[serde(borrow)]
+    pub member: Cow<'a, str>,
+    pub generation: u32,
+    /// What it reads in this generation.
+    pub partitions: Vec<Cow<'a, str>>,
+    /// It was in no generation since then.
+    pub sent_us: u64,
+    pub received_us: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Resumed<'a> {
+    #[serde(borrow)]
+    pub group: Cow<'a, str>,
+    #[serde(borrow)]
+    pub member: Cow<'a, str>,
+    #[serde(borrow)]
+    pub partition: Cow<'a, str>,
+    pub generation: u32,
+    /// Of the first record.
+    pub offset: u64,
+    /// Where the partition began when the record came, or later: what is below may be left out.
+    pub log_start: u64,
     pub received_us: u64,
 }
 
@@ -344,6 +401,21 @@ impl Event<'_> {
                 ..e
             }),
             Self::Commit(e) => Event::Commit(Commit { group: own(e.group), partition: own(e.partition), ..e }),
+            Self::CommitFailed(e) => Event::CommitFailed(CommitFailed {
+                group: own(e.group),
+                partition: own(e.partition),
+                reason: own(e.reason),
+                ..e
+            }),
+            Self::Joined(e) => Event::Joined(Joined {
+                group: own(e.group),
+                member: own(e.member),
+                partitions: e.partitions.into_iter().map(own).collect(),
+                ..e
+            }),
+            Self::Resumed(e) => {
+                Event::Resumed(Resumed { group: own(e.group), member: own(e.member), partition: own(e.partition), ..e })
+            }
             Self::Committed(e) => Event::Committed(Committed { group: own(e.group), partition: own(e.partition), ..e }),
             Self::Unclean(e) => Event::Unclean(Unclean { partition: own(e.partition), ..e }),
             Self::Replica(e) => Event::Replica(Replica { partition: own(e.partition), ..e }),

@@ -32,6 +32,9 @@
 //! {"poll":{"consumer":"c1","partition":"orders/0","from":5,"high_watermark":6,"sent_us":2000,"received_us":2100,"records":[[5,17,3]]}}
 //! {"poll_failed":{"consumer":"c1","partition":"orders/0","received_us":2200,"reason":"OFFSET_OUT_OF_RANGE"}}
 //! {"commit":{"group":"g","partition":"orders/0","offset":6,"generation":1,"sent_us":2300,"received_us":2400}}
+//! {"commit_failed":{"group":"g","partition":"orders/0","offset":6,"generation":1,"sent_us":2300,"received_us":2400,"reason":"fenced"}}
+//! {"joined":{"group":"g","member":"m1","generation":1,"partitions":["orders/0"],"sent_us":2200,"received_us":2250}}
+//! {"resumed":{"group":"g","member":"m1","partition":"orders/0","generation":1,"offset":0,"log_start":0,"received_us":2260}}
 //! {"committed":{"group":"g","partition":"orders/0","offset":6,"sent_us":2500,"received_us":2600}}
 //! {"unclean":{"partition":"orders/0","epoch":4,"at_us":2700}}
 //! {"replica":{"broker":1,"partition":"orders/0","log_start":0,"high_watermark":6,"end":6,"at_us":2800,"from":5,"to":6,"records":[[5,17,3]]}}
@@ -49,6 +52,8 @@
 //!   (producer, partition).
 //! - A process that is killed leaves sends without an outcome (they count as unknown) and perhaps
 //!   half a line at the end of its file.
+//! - Who tells of a group's members (`joined`) tells of all of them, and of every commit, also of
+//!   those that failed (`commit_failed`): what is committed must be what somebody committed.
 //! - What was acknowledged is held against what anybody read. A loss shows only where `final`
 //!   says that everything from `log_start` to `end` has been read; acknowledged records of a
 //!   partition without it that nobody read are counted as unverified.

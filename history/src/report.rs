@@ -53,7 +53,11 @@ kinds! {
     BeyondHighWatermark "beyond_high_watermark" "A poll gave a record at or above the high watermark that it told."
     PollFailed "poll_failed" "A consumer was told an error."
     CommitBack "commit_back" "A group's committed offset went back."
-    StaleCommit "stale_commit" "A commit of an older generation was accepted after one of a newer generation."
+    StaleCommit "stale_commit" "A commit of an older generation was accepted after one of a newer generation, or after a member was in it."
+    Redelivered "redelivered" "A member was handed what its group had committed in an earlier generation."
+    PassedOver "passed_over" "A group went on beyond what any of its members committed."
+    SharedPartition "shared_partition" "Two members had one partition in the same generation."
+    GenerationBack "generation_back" "A member came into a generation after another one was in a later one."
 }
 
 impl fmt::Display for Kind {

@@ -8,7 +8,8 @@
 use std::collections::VecDeque;
 
 use crate::event::{
-    Ack, Block, Commit, Committed, Event, Final, Outcome, Poll, Producer, Replica, Seen, Send, payload_id,
+    Ack, Block, Commit, CommitFailed, Committed, Event, Final, Joined, Outcome, Poll, Producer, Replica, Resumed, Seen,
+    Send, payload_id,
 };
 
 /// What a synthetic history is like.
@@ -100,7 +101,7 @@ struct World<F> {
     partitions: Vec<Partition>,
     /// By consumer and partition.
     positions: Vec<u64>,
-    committed: Vec<u64>,
+    committed: Vec<Option<u64>>,
     generation: u32,
     emit: F,
 }
@@ -135,7 +136,7 @@ impl<F: FnMut(Event<'_>)> World<F> {
         Self {
             lanes: lanes.collect(),
             positions: bases.repeat(shape.consumers as usize),
-            committed: bases,
+            committed: vec![None; partitions.len()],
             partitions,
             shape,
             numbers,
@@ -244,18 +245,62 @@ impl<F: FnMut(Event<'_>)> World<F> {
 
     /// The group commits as far as the first consumer is, and sometimes asks.
     fn commit(&mut self) {
+        if self.numbers.below(10) == 0 {
+            self.rebalance();
+        }
         let at = self.numbers.index(self.partitions.len());
         let (group, partition) = (GROUP.into(), self.partitions[at].name.as_str().into());
         let (sent_us, received_us) = (self.now_us, self.now_us);
-        self.generation += u32::from(self.numbers.below(10) == 0);
-        if self.numbers.below(4) == 0 {
-            let offset = Some(self.committed[at]);
+        let ask = self.numbers.below(4);
+        if ask == 0 {
+            let offset = self.committed[at];
             (self.emit)(Event::Committed(Committed { group, partition, offset, sent_us, received_us }));
             return;
         }
-        self.committed[at] = self.positions.get(at).copied().unwrap_or(self.committed[at]);
-        let (offset, generation) = (self.committed[at], self.generation);
+        let (Some(offset), generation) = (self.positions.get(at).copied(), self.generation) else { return };
+        // The answer of one that was taken, or not, is lost.
+        if ask == 1 && self.numbers.below(4) == 0 {
+            if self.numbers.below(2) == 0 {
+                self.committed[at] = Some(offset);
+            }
+            let reason = "timed out".into();
+            let failed = CommitFailed { group, partition, offset, generation, sent_us, received_us, reason };
+            return (self.emit)(Event::CommitFailed(failed));
+        }
+        self.committed[at] = Some(offset);
         (self.emit)(Event::Commit(Commit { group, partition, offset, generation, reset: false, sent_us, received_us }));
+    }
+
+    /// Two members divide the partitions anew, and go on where the group is.
+    fn rebalance(&mut self) {
+        self.generation += 1;
+        self.now_us += 1;
+        for member in 0..2 {
+            let name = format!("member-{member}");
+            let mine = |at: &usize| at % 2 == member;
+            let partitions = (0..self.partitions.len()).filter(mine);
+            (self.emit)(Event::Joined(Joined {
+                group: GROUP.into(),
+                member: name.as_str().into(),
+                generation: self.generation,
+                partitions: partitions.clone().map(|at| self.partitions[at].name.as_str().into()).collect(),
+                sent_us: self.now_us,
+                received_us: self.now_us,
+            }));
+            for at in partitions {
+                let log_start = self.partitions[at].base;
+                (self.emit)(Event::Resumed(Resumed {
+                    group: GROUP.into(),
+                    member: name.as_str().into(),
+                    partition: self.partitions[at].name.as_str().into(),
+                    generation: self.generation,
+                    offset: self.committed[at].unwrap_or(log_start),
+                    log_start,
+                    received_us: self.now_us,
+                }));
+            }
+        }
+        self.now_us += 1;
     }
 
     /// Most of what is in flight ends, everything is read, and told.

@@ -18,6 +18,7 @@ use crate::group::sweep::Sweeper;
 use crate::group::term::{self, Parts};
 use crate::group::{GROUPS_TOPIC, settings};
 use crate::metrics::Metrics;
+use crate::mutation::Mutations;
 use crate::shard::{PartitionHandle, Partitions, Shards};
 
 /// How often new copies are looked for. One that is here is watched by its own task.
@@ -33,6 +34,7 @@ pub struct HostParts {
     pub coordinator: Arc<CoordinatorLink>,
     pub clock: Arc<dyn Clock>,
     pub metrics: Metrics,
+    pub mutations: Mutations,
 }
 
 impl HostParts {
@@ -41,7 +43,7 @@ impl HostParts {
         let parts = Arc::new(Parts {
             shards: self.shards,
             clock: self.clock,
-            settings: settings(&self.config),
+            settings: settings(&self.config, self.mutations),
             seats: self.groups.seats().clone(),
             metrics: self.metrics.clone(),
         });

@@ -35,6 +35,7 @@ mod term;
 use baton_core::group::settings::GroupSettings;
 
 use crate::config::GroupsConfig;
+use crate::mutation::Mutations;
 
 pub use handle::{GroupParts, Groups};
 pub use host::HostParts;
@@ -45,7 +46,8 @@ pub const GROUPS_TOPIC: &str = "__consumer_offsets";
 
 /// The core's settings as the broker's configuration has them.
 #[must_use]
-pub fn settings(config: &GroupsConfig) -> GroupSettings {
+#[cfg_attr(not(feature = "mutations"), expect(unused_variables, reason = "all rules hold"))]
+pub fn settings(config: &GroupsConfig, mutations: Mutations) -> GroupSettings {
     let size = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
     GroupSettings {
         session_ms_min: config.session_ms_min,
@@ -55,6 +57,8 @@ pub fn settings(config: &GroupsConfig) -> GroupSettings {
         offset_metadata_bytes_max: size(config.offset_metadata_bytes_max),
         members_max: size(config.members_max),
         groups_max: size(config.groups_max),
+        #[cfg(feature = "mutations")]
+        mutation: mutations.group,
         ..GroupSettings::default()
     }
 }

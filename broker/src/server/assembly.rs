@@ -238,6 +238,7 @@ impl Assembly {
             coordinator: Arc::clone(&shared.coordinator),
             clock: Arc::clone(&self.parts.clock),
             metrics: shared.metrics.clone(),
+            mutations: self.parts.mutations,
         };
         let stop = shared.stop.clone();
         tasks.spawn(async move {

@@ -21,8 +21,6 @@ use crate::{
 
 /// Two, so that partitions that are ready later need not wait for the first call's answer.
 const CALLS_PER_BROKER: usize = 2;
-/// A broker may not know yet what another one knows already: the topic, or its own end.
-const DENIED_PATIENCE: Duration = Duration::from_secs(5);
 /// A batch that is damaged so many times in a row is damaged on the broker.
 const DAMAGED_MAX: u32 = 10;
 const TICK: Duration = Duration::from_millis(100);
@@ -217,7 +215,7 @@ impl Fetcher {
             Answer::Listed(mut listed) => {
                 for name in parts.keys() {
                     if let (Some(slot), Some(listed)) = (state.slots.get_mut(name), listed.remove(name)) {
-                        self.resolved(slot, listed, now);
+                        self.resolved(name, slot, listed, now);
                     }
                 }
             }
@@ -304,9 +302,7 @@ impl Fetcher {
         now: Instant,
     ) {
         let error = error.topic(&*name.0).partition(name.1);
-        let since = slot.denied_since.filter(|(code, _)| *code == error.code).map_or(now, |(_, since)| since);
-        slot.denied_since = Some((error.code, since));
-        let patient = now.saturating_duration_since(since) < DENIED_PATIENCE;
+        let patient = slot.is_denied_briefly(error.code, now);
         match error.code {
             ErrorCode::OffsetOutOfRange => {
                 // A leader that was elected this moment may not know its own end yet.
@@ -322,7 +318,7 @@ impl Fetcher {
                     OutOfRange::End => slot.start = Some(Start::End),
                 }
             }
-            ErrorCode::UnknownTopic | ErrorCode::UnknownPartition if !patient => slot.fail(error.into()),
+            code if is_unknown(code) && !patient => slot.fail(error.into()),
             ErrorCode::NotLeader
             | ErrorCode::NoLeader
             | ErrorCode::FencedEpoch
@@ -340,12 +336,17 @@ impl Fetcher {
         }
     }
 
-    fn resolved(&self, slot: &mut Slot, listed: Listed, now: Instant) {
+    fn resolved(&self, name: &PartitionName, slot: &mut Slot, listed: Listed, now: Instant) {
         match listed {
             Ok(Some(offset)) => slot.resolve(offset),
             // No record is that young: the next one that is written will be.
             Ok(None) => slot.start = Some(Start::End),
             Err(error) if error.retriable() => self.hold_back(slot, Epoch::NONE, now),
+            // Whoever divided the partitions of a group may know of more of them than we do.
+            Err(error) if is_unknown(error.code()) && slot.is_denied_briefly(error.code(), now) => {
+                self.hold_back(slot, Epoch::NONE, now);
+                self.shared.metadata.leader_lost(&name.0, name.1, Epoch::NONE, now);
+            }
             Err(error) => slot.fail(error),
         }
     }
@@ -393,4 +394,9 @@ impl Fetcher {
         }
         state.buffered -= skipped;
     }
+}
+
+/// Somebody knows of the topic or partition, and somebody else does not, or not yet.
+fn is_unknown(code: ErrorCode) -> bool {
+    matches!(code, ErrorCode::UnknownTopic | ErrorCode::UnknownPartition)
 }

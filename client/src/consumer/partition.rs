@@ -1,6 +1,6 @@
 //! One assigned partition: its position, and what was fetched ahead of it.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use baton_core::{
     Epoch, Error, ErrorCode, Offset,
@@ -11,6 +11,10 @@ use tokio::time::Instant;
 
 use super::Start;
 use crate::{error::ClientError, record::ConsumedRecord};
+
+/// A broker, or this client, may not know yet what another one knows already: the topic, or its
+/// own end.
+const DENIED_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A fetched batch.
 struct Chunk {
@@ -83,6 +87,13 @@ impl Slot {
     pub(super) fn fail(&mut self, error: ClientError) {
         self.error = Some(error);
         self.resting = true;
+    }
+
+    /// Notes a refusal, and says whether it may still be one that passes by itself.
+    pub(super) fn is_denied_briefly(&mut self, code: ErrorCode, now: Instant) -> bool {
+        let since = self.denied_since.filter(|(before, _)| *before == code).map_or(now, |(_, since)| since);
+        self.denied_since = Some((code, since));
+        now.saturating_duration_since(since) < DENIED_PATIENCE
     }
 
     /// Takes fetched batches in; returns how many bytes are kept.

@@ -218,6 +218,37 @@ async fn unknown_partitions_are_refused() {
     assert!(consumer.seek("t", 0, Start::First).is_err());
 }
 
+/// The member that divides the partitions of a group may know of more than the others.
+#[tokio::test]
+async fn a_partition_that_others_know_already_is_waited_for() {
+    let (cluster, client, _producer) = cluster(1, 1).await;
+    let mut consumer = client.consumer(ConsumerConfig::default());
+    consumer.assign_all("t", Start::First).await.unwrap();
+    consumer.take(("t".into(), 1), Start::First);
+    assert!(consumer.poll(Duration::from_millis(300)).await.unwrap().is_empty());
+    let config = ClientConfig { bootstrap: cluster.bootstrap(), seed: Some(8), ..ClientConfig::default() };
+    let other = Client::connect(config).await.unwrap();
+    let _ = other.admin().add_partitions("t", 2, true).await.unwrap();
+    produce(&other.producer(ProducerConfig::default()), 1, 0..3).await;
+    assert_eq!(read(&mut consumer, 3).await, [(1, 0), (1, 1), (1, 2)]);
+}
+
+#[tokio::test]
+async fn a_partition_that_nobody_knows_is_told_of_in_the_end() {
+    let (_cluster, client, _producer) = cluster(1, 1).await;
+    let mut consumer = client.consumer(ConsumerConfig::default());
+    consumer.assign_all("t", Start::First).await.unwrap();
+    consumer.take(("t".into(), 1), Start::First);
+    let deadline = Instant::now() + PATIENCE;
+    let told = loop {
+        match consumer.poll(Duration::from_millis(200)).await {
+            Err(error) => break error,
+            Ok(records) => assert!(records.is_empty() && Instant::now() < deadline, "it is waited for without end"),
+        }
+    };
+    assert_eq!(told.code(), ErrorCode::UnknownPartition);
+}
+
 /// A producer that compresses `bytes` zeros into one small batch.
 async fn produce_bomb(client: &Client, bytes: usize) {
     let config = ProducerConfig { compression: Compression::Zstd, batch_bytes: 2 * bytes, ..ProducerConfig::default() };

@@ -1,6 +1,7 @@
 //! Offsets are committed.
 
 use super::GroupCoordinator;
+use super::Mutation;
 use super::classic::{Group, Phase};
 use super::message::{Answer, Commit, RequestId};
 use super::offsets::Committed;
@@ -107,6 +108,9 @@ impl Group {
     }
 
     fn may_commit(&self, commit: &Commit, settings: &GroupSettings) -> Result<(), Error> {
+        if settings.lacks(Mutation::CommitOfAnyGeneration) {
+            return Ok(());
+        }
         // An administrator, or a consumer that divides the partitions in its own way, whatever
         // it calls itself.
         let from_outside = commit.generation < 0 && self.phase == Phase::Empty;

@@ -20,6 +20,7 @@ mod commit;
 pub mod consumer;
 mod forget;
 pub mod message;
+mod mutation;
 pub mod offsets;
 mod out;
 mod query;
@@ -37,6 +38,7 @@ use self::out::{Appends, Out, Purpose};
 use self::settings::GroupSettings;
 use crate::error::{Error, ErrorCode};
 
+pub use self::mutation::Mutation;
 pub use self::query::{Fetched, GroupDescription, GroupListing, MemberDescription};
 
 /// The longest id of a group, in bytes.

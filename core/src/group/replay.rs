@@ -1,6 +1,7 @@
 //! A coordinator takes over: it reads what is in the log.
 
 use super::GroupCoordinator;
+use super::Mutation;
 use super::classic::Group;
 use super::record::GroupRecord;
 use crate::ids::{ProducerEpoch, ProducerId};
@@ -16,6 +17,7 @@ impl GroupCoordinator {
         let group = self.groups.entry(name.clone()).or_insert_with_key(|name| Group::new(name.clone(), now_ms));
         match record {
             GroupRecord::Group { metadata, .. } => group.restore(metadata.as_ref(), now_ms),
+            GroupRecord::Offset { committed: Some(_), .. } if self.settings.lacks(Mutation::ForgetOffsets) => {}
             GroupRecord::Offset { at, committed: Some(committed), .. } => {
                 group.take_offset(at, committed, transaction);
             }

@@ -30,6 +30,9 @@ pub struct GroupSettings {
     pub member_bytes_max: usize,
     /// What the record of a group may have in all, in bytes: it is one record of the log.
     pub group_bytes_max: usize,
+    /// The rule that is switched off.
+    #[cfg(any(test, feature = "mutations"))]
+    pub mutation: Option<super::Mutation>,
 }
 
 impl Default for GroupSettings {
@@ -47,6 +50,8 @@ impl Default for GroupSettings {
             appends_max: 10_000,
             member_bytes_max: 256 * 1_024,
             group_bytes_max: 8 * 1_024 * 1_024,
+            #[cfg(any(test, feature = "mutations"))]
+            mutation: None,
         }
     }
 }

@@ -38,6 +38,13 @@ impl Commits {
         self.marks.entry((group, partition)).or_default().push(mark);
     }
 
+    /// All of one group, by partition.
+    pub fn of_group(&self, group: u32) -> impl Iterator<Item = (PartitionId, &[Mark])> {
+        let first = (group, PartitionId(0));
+        let all = self.marks.range(first..=(group, PartitionId(u32::MAX)));
+        all.map(|((_, partition), marks)| (*partition, marks.as_slice()))
+    }
+
     /// Goes through each group's marks by the time at which they were sent, holding each against
     /// those that were answered before: O(n log n) for the sorting, commits being few.
     pub fn check(self, groups: &Names, skew_us: u64, findings: &mut Findings) {

@@ -13,6 +13,7 @@
 mod commits;
 mod consumers;
 mod findings;
+mod groups;
 mod ids;
 mod outcomes;
 mod partitions;
@@ -27,13 +28,14 @@ use self::{
     commits::{Commits, Mark},
     consumers::Consumers,
     findings::{Files, Finding, Findings},
+    groups::{Attempt, Groups},
     ids::{EventId, Names, PartitionId, SendId},
     partitions::Partitions,
     replicas::Blocks,
     sends::{Sends, Sent, State},
     slots::{Sight, Slots},
 };
-use crate::event::{Ack, Event, Outcome, Poll, PollFailed, Send};
+use crate::event::{Ack, Commit, Event, Joined, Outcome, Poll, PollFailed, Send};
 use crate::report::{Counts, Kind, Report};
 
 /// How a history is checked.
@@ -84,6 +86,7 @@ pub struct Checker {
     over: Vec<(SendId, SendId)>,
     consumers: Consumers,
     commits: Commits,
+    members: Groups,
     blocks: Blocks,
 }
 
@@ -118,6 +121,7 @@ impl Checker {
             over: Vec::new(),
             consumers: Consumers::default(),
             commits: Commits::default(),
+            members: Groups::default(),
             blocks: Blocks::default(),
         }
     }
@@ -152,13 +156,10 @@ impl Checker {
             Event::Unknown(e) => self.end(e, State::Unknown, id)?,
             Event::Poll(e) => self.poll(e, id)?,
             Event::PollFailed(e) => self.poll_failed(e, id),
-            Event::Commit(e) => {
-                self.counts.commits += 1;
-                let generation = Some(e.generation);
+            Event::Commit(e) => self.commit(e, id),
+            Event::CommitFailed(e) => {
                 let (group, partition) = (self.groups.intern(&e.group), self.partitions.intern(&e.partition));
-                let (sent_us, received_us) = (e.sent_us, e.received_us);
-                let mark = Mark { offset: e.offset, generation, reset: e.reset, sent_us, received_us, event: id };
-                self.commits.add(group, partition, mark);
+                self.members.attempt(group, partition, Attempt { offset: e.offset, sent_us: e.sent_us });
             }
             Event::Committed(e) => {
                 let (group, partition) = (self.groups.intern(&e.group), self.partitions.intern(&e.partition));
@@ -166,6 +167,11 @@ impl Checker {
                 let offset = e.offset.unwrap_or(0);
                 let mark = Mark { offset, generation: None, reset: false, sent_us, received_us, event: id };
                 self.commits.add(group, partition, mark);
+            }
+            Event::Joined(e) => self.joined(e, id),
+            Event::Resumed(e) => {
+                let (group, partition) = (self.groups.intern(&e.group), self.partitions.intern(&e.partition));
+                self.members.resumed(group, partition, e, id);
             }
             Event::Unclean(e) => {
                 self.counts.unclean_elections += 1;
@@ -176,6 +182,21 @@ impl Checker {
         }
         self.counts.events += 1;
         Ok(())
+    }
+
+    fn commit(&mut self, e: &Commit<'_>, event: EventId) {
+        self.counts.commits += 1;
+        let (group, partition) = (self.groups.intern(&e.group), self.partitions.intern(&e.partition));
+        let (sent_us, received_us, generation) = (e.sent_us, e.received_us, Some(e.generation));
+        let mark = Mark { offset: e.offset, generation, reset: e.reset, sent_us, received_us, event };
+        self.commits.add(group, partition, mark);
+        self.members.attempt(group, partition, Attempt { offset: e.offset, sent_us });
+    }
+
+    fn joined(&mut self, e: &Joined<'_>, event: EventId) {
+        let (group, member) = (self.groups.intern(&e.group), self.consumer_names.intern(&e.member));
+        let partitions = e.partitions.iter().map(|partition| self.partitions.intern(partition)).collect();
+        self.members.joined(group, member, partitions, e, event);
     }
 
     fn next_event(&self) -> EventId {

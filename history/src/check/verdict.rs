@@ -22,6 +22,8 @@ impl Checker {
         }
         self.stale_acknowledgements();
         let commits = std::mem::take(&mut self.commits);
+        let members = std::mem::take(&mut self.members);
+        members.check(&commits, &self.groups, &self.consumer_names, self.options.skew_us, &mut self.findings);
         commits.check(&self.groups, self.options.skew_us, &mut self.findings);
     }
 

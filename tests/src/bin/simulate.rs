@@ -56,6 +56,9 @@ enum Command {
         /// Seeds of one line of the ledger.
         #[arg(long, default_value_t = 50)]
         batch: u64,
+        /// Only every so many of them: with 8, seeds of one kind.
+        #[arg(long, default_value_t = 1)]
+        step: usize,
     },
     /// Cuts a failing seed down.
     Shrink {
@@ -139,8 +142,8 @@ fn main() -> Result<ExitCode> {
     let runner = || Runner::new(&std::env::current_exe()?);
     let failed = match Cli::parse().command {
         Command::Run { which, plan, history } => one(&runner()?, &which, plan, history.as_deref())?,
-        Command::Range { seeds, seconds, ledger, threads, batch } => {
-            range(&runner()?, &seeds, &Range { seconds, ledger, threads, batch })?
+        Command::Range { seeds, seconds, ledger, threads, batch, step } => {
+            range(&runner()?, &seeds, &Range { seconds, ledger, threads, batch, step })?
         }
         Command::Shrink { which, runs } => cut(&runner()?, &which, runs)?,
         Command::Hunt { names, hunts, seeds, seconds, threads, ledger } => {
@@ -210,6 +213,7 @@ struct Range {
     ledger: Option<PathBuf>,
     threads: u64,
     batch: u64,
+    step: usize,
 }
 
 struct Hunts {
@@ -222,9 +226,12 @@ struct Hunts {
 }
 
 fn range(runner: &Runner, seeds: &str, how: &Range) -> Result<bool> {
-    let Range { seconds, ledger, threads, batch } = how;
+    let Range { seconds, ledger, threads, batch, step } = how;
     let (from, to) = seeds.split_once("..").context("seeds are given as FROM..TO")?;
     let (from, to): (u64, u64) = (from.parse()?, to.parse()?);
+    if *step == 0 || (*step > 1 && (ledger.is_some() || batch % (*step as u64) != 0)) {
+        bail!("steps divide the batch, and are of no ledger: its lines are of whole ranges");
+    }
     let version = ledger::version()?;
     let (next, failed) = (AtomicU64::new(from), AtomicU64::new(0));
     let reached: Mutex<BTreeMap<String, u64>> = Mutex::default();
@@ -236,7 +243,7 @@ fn range(runner: &Runner, seeds: &str, how: &Range) -> Result<bool> {
                     if first >= to {
                         return;
                     }
-                    let line = some(runner, first..(first + batch).min(to), *seconds, &version, &reached);
+                    let line = some(runner, first..(first + batch).min(to), *step, *seconds, &version, &reached);
                     failed.fetch_add(line.failed.len() as u64, Ordering::Relaxed);
                     if let Some(path) = ledger
                         && let Err(error) = ledger::append(path, &line)
@@ -266,6 +273,7 @@ fn tell_branches(counts: &BTreeMap<String, u64>) {
 fn some(
     runner: &Runner,
     seeds: std::ops::Range<u64>,
+    step: usize,
     seconds: u64,
     version: &ledger::Version,
     reached: &Mutex<BTreeMap<String, u64>>,
@@ -283,7 +291,7 @@ fn some(
         clean: 0,
         failed: Vec::new(),
     };
-    for seed in seeds {
+    for seed in seeds.step_by(step) {
         let outcome = runner.run(&Plan::of_seed(seed, seconds), None).unwrap_or_else(|error| Outcome {
             violations: vec![format!("the process failed: {error:#}")],
             ..Outcome::default()

@@ -13,6 +13,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tokio::sync::{mpsc, watch};
 
+use super::group::Group;
 use super::keyed::{self, Keyed};
 use super::plan::{Plan, What};
 use super::topic::{Place, Topic};
@@ -69,6 +70,7 @@ pub(super) struct State {
     pub(super) ends: BTreeMap<Place, u64>,
     pub(super) read: bool,
     pub(super) keyed: Keyed,
+    pub(super) group: Group,
 }
 
 impl State {
@@ -91,6 +93,7 @@ impl Load {
         let keyed = plan.compacts.then_some(keyed::SPEAKER);
         self.lock().speaking = (0..plan.producers).chain(keyed).collect();
         self.lock().keyed.read = keyed.is_none();
+        self.lock().group.read = !plan.groups;
         let (changes, orders) = mpsc::unbounded_channel();
         let orders = Arc::new(Mutex::new(Some(orders)));
         for id in 1..=super::nemesis::CLIENTS {
@@ -180,7 +183,7 @@ impl Load {
     #[must_use]
     pub fn has_read(&self) -> bool {
         let state = self.lock();
-        state.read && state.keyed.read
+        state.read && state.keyed.read && state.group.read
     }
 
     /// A producer has sent its last record.
@@ -210,9 +213,15 @@ impl Load {
         for id in (0..plan.consumers).filter(mine) {
             tokio::spawn(self.clone().consume(id, each));
         }
+        for id in (0..super::group::MEMBERS).filter(|id| plan.groups && mine(id)) {
+            tokio::spawn(self.clone().be_member(id));
+        }
         if let Some(orders) = orders {
             tokio::spawn(self.clone().administer(orders, plan.retention_bytes));
             tokio::spawn(self.clone().read_everything());
+            if plan.groups {
+                tokio::spawn(self.clone().watch_group());
+            }
             if plan.compacts {
                 tokio::spawn(self.clone().write_keys());
             }

@@ -18,6 +18,7 @@
 //! | [`nemesis`] | carries out a plan's faults, and mends them |
 //! | [`load`], [`consume`], [`plain`], [`operate`] | the clients |
 //! | [`keyed`] | a compacted topic |
+//! | [`group`] | a consumer group, whose members come and go |
 //! | [`watch`] | what must hold at every moment |
 //! | [`verdict`] | what must hold in the end |
 //! | [`run`] | one run from its plan to its outcome |
@@ -30,6 +31,7 @@
 pub mod cluster;
 pub mod consume;
 pub mod draw;
+pub mod group;
 pub mod keyed;
 pub mod ledger;
 pub mod load;

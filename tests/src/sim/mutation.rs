@@ -3,6 +3,7 @@
 use baton_broker::mutation::{Mutation as Broker, Mutations as BrokerMutations};
 use baton_client::mutation::Mutation as Client;
 use baton_coordinator::daemon::Mutations as CoordinatorMutations;
+use baton_core::group::Mutation as Group;
 use baton_core::replica::Mutation as Core;
 use baton_registry::recipes::FenceMutation as Fence;
 
@@ -11,6 +12,7 @@ use baton_registry::recipes::FenceMutation as Fence;
 pub enum Planted {
     Core(Core),
     Broker(Broker),
+    Group(Group),
     Coordinator(Fence),
     Client(Client),
 }
@@ -38,6 +40,7 @@ all! {
         AcknowledgeBeforeFsync IgnoreFsyncError IgnoreFullDisk EpochSavedEarly ReadAboveHighWatermark FetchOffByOne
         ProducersLostAtRestart ProducersLostAtTruncation BelieveDamage IgnoreTombstone LoseWatch
         BelieveUnknownElection ForgetUnknownWrite KeepCandidate CloseWhileInSync DeleteUnlisted;
+    Group: CommitOfAnyGeneration ForgetOffsets;
     Coordinator: Open UnversionedStates;
     Client: NumberRetriesAnew KeepMetadata SkipAtFailover;
 }
@@ -54,6 +57,7 @@ impl Planted {
         match self {
             Self::Core(rule) => format!("core.{rule:?}"),
             Self::Broker(rule) => format!("broker.{rule:?}"),
+            Self::Group(rule) => format!("group.{rule:?}"),
             Self::Coordinator(rule) => format!("coordinator.{rule:?}"),
             Self::Client(rule) => format!("client.{rule:?}"),
         }
@@ -64,6 +68,7 @@ impl Planted {
         match planted {
             Some(Self::Core(rule)) => BrokerMutations::of_core(rule),
             Some(Self::Broker(rule)) => BrokerMutations::only(rule),
+            Some(Self::Group(rule)) => BrokerMutations::of_group(rule),
             _ => BrokerMutations::default(),
         }
     }

@@ -20,6 +20,13 @@ const DELETING_SEEDS: u64 = 3;
 /// In one of so many a topic is compacted.
 const COMPACTING_SEEDS: u64 = 6;
 
+/// Seeds are of so many kinds.
+const KINDS: u64 = 8;
+
+/// Those of this kind have a consumer group. It draws from streams of its own, so that the other
+/// seeds are what they were.
+const GROUPS_KIND: u64 = 6;
+
 /// The cluster is left alone for so long at first.
 const QUIET_MS: u64 = 3_000;
 
@@ -50,6 +57,9 @@ pub struct Plan {
     /// There is a compacted topic, too.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub compacts: bool,
+    /// A consumer group reads the orders.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub groups: bool,
     /// After so many seconds the copies of an absent broker get new homes.
     pub rehome_after_s: u64,
     pub events: Vec<Timed>,
@@ -286,6 +296,7 @@ impl Plan {
             mutation: None,
             retention_bytes: None,
             compacts: seed % COMPACTING_SEEDS == 4,
+            groups: seed % KINDS == GROUPS_KIND,
             rehome_after_s: if draw.chance(0.3) { 8 } else { 600 },
             events: Vec::new(),
         };

@@ -16,6 +16,8 @@ const FOUND: &[(u64, &str)] = &[
     (8, "broker.ProducersLostAtRestart"),
     (12, "broker.ProducersLostAtTruncation"),
     (5, "broker.IgnoreTombstone"),
+    (6, "group.CommitOfAnyGeneration"),
+    (6, "group.ForgetOffsets"),
     (4, "client.NumberRetriesAnew"),
     (1, "client.KeepMetadata"),
 ];

@@ -1,6 +1,6 @@
 //! One way, or several, to spoil a correct history for every kind of anomaly.
 
-use crate::event::{Ack, Commit, Committed, Event, Final, Outcome, Poll, PollFailed, Seen};
+use crate::event::{Ack, Commit, Committed, Event, Final, Joined, Outcome, Poll, PollFailed, Resumed, Seen};
 use crate::report::Kind;
 use crate::synthetic::Numbers;
 
@@ -32,6 +32,10 @@ pub fn plant(kind: Kind, events: &mut Events, numbers: &mut Numbers) -> &'static
         Kind::PollFailed => poll_failed(events, numbers),
         Kind::CommitBack => commit_back(events, numbers),
         Kind::StaleCommit => stale_commit(events, numbers),
+        Kind::Redelivered => redelivered(events, numbers),
+        Kind::PassedOver => passed_over(events, numbers),
+        Kind::SharedPartition => shared_partition(events, numbers),
+        Kind::GenerationBack => generation_back(events, numbers),
     }
 }
 
@@ -398,7 +402,97 @@ fn commit_back(events: &mut Events, numbers: &mut Numbers) -> &'static [Kind] {
 }
 
 fn stale_commit(events: &mut Events, numbers: &mut Numbers) -> &'static [Kind] {
+    if numbers.below(2) == 0 {
+        // Nobody committed in the newer one, but there is a member in it.
+        let partition = pick_partition(events, numbers);
+        let at_us = last_final(events, &partition).at_us + 10;
+        let generation = u32::try_from(numbers.below(7)).unwrap();
+        events.push(joined("m1", 7, &partition, at_us));
+        events.push(late_commit(&partition, 100, generation, at_us + 2));
+        return &[];
+    }
     let generation = u32::try_from(numbers.below(7)).unwrap();
     commits(events, numbers, (100, generation), false);
+    &[]
+}
+
+const LATE: &str = "late members";
+
+/// A member of a group of its own.
+fn joined(member: &'static str, generation: u32, partition: &str, at_us: u64) -> Event<'static> {
+    let (group, partitions) = (LATE.into(), vec![partition.to_owned().into()]);
+    let (sent_us, received_us) = (at_us, at_us);
+    Event::Joined(Joined { group, member: member.into(), generation, partitions, sent_us, received_us })
+}
+
+fn late_commit(partition: &str, offset: u64, generation: u32, at_us: u64) -> Event<'static> {
+    Event::Commit(Commit {
+        group: LATE.into(),
+        partition: partition.to_owned().into(),
+        offset,
+        generation,
+        reset: false,
+        sent_us: at_us,
+        received_us: at_us,
+    })
+}
+
+fn resumed(partition: &str, offset: u64, generation: u32, received_us: u64) -> Event<'static> {
+    let (group, member, partition) = (LATE.into(), "m1".into(), partition.to_owned().into());
+    Event::Resumed(Resumed { group, member, partition, generation, offset, log_start: 7, received_us })
+}
+
+/// A member of generation 7 that commits 100, and one of generation 8 that goes on at 100 or
+/// where it was not to.
+fn goes_on(events: &mut Events, numbers: &mut Numbers, at: u64) {
+    let partition = pick_partition(events, numbers);
+    let at_us = last_final(events, &partition).at_us + 10;
+    let commit = late_commit(&partition, 100, 7, at_us + 1);
+    let start = resumed(&partition, at, 8, at_us + 3);
+    events.push(joined("m1", 7, &partition, at_us));
+    events.push(joined("m2", 8, &partition, at_us + 2));
+    events.extend(if numbers.below(2) == 0 { [commit, start] } else { [start, commit] });
+}
+
+fn redelivered(events: &mut Events, numbers: &mut Numbers) -> &'static [Kind] {
+    let at = numbers.below(100);
+    goes_on(events, numbers, at);
+    &[]
+}
+
+fn passed_over(events: &mut Events, numbers: &mut Numbers) -> &'static [Kind] {
+    if numbers.below(2) == 0 {
+        let at = 101 + numbers.below(100);
+        goes_on(events, numbers, at);
+        return &[];
+    }
+    goes_on(events, numbers, 100);
+    let partition = pick_partition(events, numbers);
+    let at_us = last_final(events, &partition).at_us + 20;
+    events.push(Event::Committed(Committed {
+        group: LATE.into(),
+        partition: partition.into(),
+        offset: Some(101 + numbers.below(1_000)),
+        sent_us: at_us,
+        received_us: at_us + 1,
+    }));
+    &[]
+}
+
+fn shared_partition(events: &mut Events, numbers: &mut Numbers) -> &'static [Kind] {
+    let partition = pick_partition(events, numbers);
+    let (generation, at_us) = (u32::try_from(numbers.below(9)).unwrap(), numbers.below(1_000_000));
+    let both = ["m1", "m2"].map(|member| joined(member, generation, &partition, at_us));
+    let at = numbers.index(events.len());
+    events.splice(at..at, both);
+    &[]
+}
+
+fn generation_back(events: &mut Events, numbers: &mut Numbers) -> &'static [Kind] {
+    let partition = pick_partition(events, numbers);
+    let (generation, at_us) = (u32::try_from(numbers.below(7)).unwrap(), numbers.below(1_000_000));
+    let first = joined("m1", 7, &partition, at_us);
+    let second = joined("m2", generation, &partition, at_us + 1);
+    events.extend(if numbers.below(2) == 0 { [first, second] } else { [second, first] });
     &[]
 }
