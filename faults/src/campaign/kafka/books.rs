@@ -353,8 +353,18 @@ mod tests {
             found
         };
         assert!(found(|book| book.committed(0, 2, &BTreeMap::new()))[0].contains("is committed, after"));
-        assert!(found(|book| { book.read.remove(&(0, 1)); })[0].contains("nobody has read"));
-        assert!(found(|book| { book.read.insert((0, 1), 7); })[0].contains("where 7 is"));
+        assert!(
+            found(|book| {
+                book.read.remove(&(0, 1));
+            })[0]
+                .contains("nobody has read")
+        );
+        assert!(
+            found(|book| {
+                book.read.insert((0, 1), 7);
+            })[0]
+                .contains("where 7 is")
+        );
         assert!(found(|book| book.read((0, 1), 7))[0].contains("was record 6 and is 7"));
         assert!(found(|book| book.read((0, 9), 12))[0].contains("once more"));
         assert!(found(|book| book.acknowledged((0, 1), 7))[0].contains("is told to be of"));
