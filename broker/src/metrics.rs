@@ -581,6 +581,9 @@ mod tests {
         metrics.groups_loaded(Duration::from_millis(4));
         metrics.group_rebalanced();
         metrics.offset_committed();
+        metrics.transaction_ended(true);
+        metrics.answers_held(7);
+        metrics.fetch_redirected();
         metrics.draining(true);
         metrics.kafka(["Fetch"].into_iter()).answered("Fetch", Duration::from_millis(3));
         let listener = metrics.listener("grpc");

@@ -14,6 +14,8 @@ pub(super) struct Window {
     pub(super) high_watermark: Offset,
     latest: Option<Offset>,
     last_stable: Offset,
+    /// Where the log of a copy that follows ends; none of a leader's.
+    follows_to: Option<Offset>,
     isolation: Isolation,
     pub(super) log_start: Offset,
     pub(super) epoch: Epoch,
@@ -26,6 +28,7 @@ impl Window {
             high_watermark: replica.high_watermark(),
             latest: latest(replica),
             last_stable: replica.last_stable(),
+            follows_to: replica.follows_in_sync().then(|| replica.log_end()),
             isolation: Isolation::Uncommitted,
             log_start: replica.log_start(),
             epoch: replica.epoch(),
@@ -39,6 +42,7 @@ impl Window {
             high_watermark: Offset::ZERO,
             latest: None,
             last_stable: Offset::ZERO,
+            follows_to: None,
             isolation: Isolation::Uncommitted,
             log_start: Offset::ZERO,
             epoch: Epoch::NONE,
@@ -46,9 +50,18 @@ impl Window {
         }
     }
 
-    /// The same for a reader who wants this.
-    pub(super) fn isolated(self, isolation: Isolation) -> Self {
-        Self { isolation, ..self }
+    /// The same for a reader who stands here and wants this.
+    ///
+    /// A copy that follows hears a little later what is committed. Whoever has read all that it
+    /// may show is not told that this is the end while more is here: everything acknowledged is
+    /// on every in-sync copy, so the end that a reader is told was the end when it asked.
+    pub(super) fn seen_from(self, from: Offset, isolation: Isolation) -> Self {
+        let readable = match isolation {
+            Isolation::Uncommitted => self.high_watermark,
+            Isolation::Committed => self.high_watermark.min(self.last_stable),
+        };
+        let more_to_come = self.follows_to.is_some_and(|end| from >= readable && self.high_watermark < end);
+        Self { isolation, latest: self.latest.filter(|_| !more_to_come), ..self }
     }
 
     /// Nothing at or above the high watermark is shown: it could still go. Nor is anything that
@@ -138,5 +151,41 @@ impl Partition {
             return Err(self.error(ErrorCode::OffsetOutOfRange, cause));
         }
         Ok(call.from < end || (any_offset && call.from < self.replica.log_end()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A copy with records up to 10, of which it may show those below 6.
+    fn follower() -> Window {
+        let high_watermark = Offset(6);
+        Window {
+            high_watermark,
+            latest: Some(high_watermark),
+            last_stable: Offset(4),
+            follows_to: Some(Offset(10)),
+            ..Window::nothing()
+        }
+    }
+
+    fn end(window: Window, from: u64, isolation: Isolation) -> Option<Offset> {
+        window.seen_from(Offset(from), isolation).cut(Vec::new()).latest
+    }
+
+    #[test]
+    fn a_copy_that_has_more_than_it_may_show_tells_nobody_of_an_end() {
+        let behind = follower();
+        assert_eq!(end(behind, 5, Isolation::Uncommitted), Some(Offset(6)));
+        assert_eq!(end(behind, 6, Isolation::Uncommitted), None);
+        assert_eq!(end(behind, 3, Isolation::Committed), Some(Offset(6)));
+        assert_eq!(end(behind, 4, Isolation::Committed), None);
+        // All is shown, but for a transaction that is open.
+        let whole = Window { follows_to: Some(Offset(6)), ..behind };
+        assert_eq!(end(whole, 6, Isolation::Uncommitted), Some(Offset(6)));
+        assert_eq!(end(whole, 4, Isolation::Committed), Some(Offset(6)));
+        // A leader knows.
+        assert_eq!(end(Window { follows_to: None, ..behind }, 6, Isolation::Uncommitted), Some(Offset(6)));
     }
 }

@@ -345,7 +345,7 @@ impl Shard {
             return;
         };
         let window = Window::of(&partition.replica, self.parts.mutations);
-        let window = window.isolated(call.isolation);
+        let window = window.seen_from(call.from, call.isolation);
         match partition.judge_fetch(&call, self.parts.mutations) {
             Err(error) => drop(call.reply.send(Err(window.fail(error)))),
             Ok(false) => drop(call.reply.send(Ok(window.cut(Vec::new())))),
