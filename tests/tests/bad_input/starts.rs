@@ -5,7 +5,9 @@ use std::time::Duration;
 use baton_broker::config::{BrokerConfig, Sources, load};
 use baton_broker::launch::{LaunchError, RegistrySource, launch};
 use baton_broker::server::BrokerError;
+use baton_client::admin::TopicSpec;
 use baton_coordinator::daemon::config::CoordinatorConfig;
+use baton_core::ErrorCode;
 use baton_registry::testing::server::{Ensemble, Version};
 
 use crate::harness::{Cluster, Ledger, Options, complete, config, runtime, wait};
@@ -95,4 +97,30 @@ fn zookeeper_not_reachable_at_start() {
     runtime.block_on(broker.stop());
     runtime.shutdown_background();
     watch::assert_no_panics();
+}
+
+/// To call a topic unknown that it has not read yet would make applications fail.
+#[test]
+fn a_broker_that_has_just_started_says_nothing_wrong() {
+    let cluster = Cluster::start(Options::default());
+    let ledger = Ledger::open(&cluster, "early");
+    for n in 0..40 {
+        let spec = TopicSpec::new(format!("other-{n}")).partitions(1);
+        cluster.run(ledger.client().admin().create_topic(spec)).expect("a topic");
+    }
+    for round in 0..3 {
+        cluster.stop(2);
+        cluster.start_broker(2);
+        let address = cluster.address(2, "grpc");
+        let mut asked = 0;
+        wait(|| {
+            let topic = cluster.run(crate::raw::metadata(&address, "early"));
+            let code = topic.error.as_ref().map(|error| error.code);
+            assert_ne!(code, Some(ErrorCode::UnknownTopic.number()), "round {round}, question {asked}: {topic:?}");
+            asked += 1;
+            code.is_none() && asked > 20
+        });
+        cluster.wait_ready();
+    }
+    ledger.settle(&cluster);
 }

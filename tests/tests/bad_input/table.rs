@@ -223,6 +223,11 @@ const TABLE: &[Row] = &[
         "the second ends; the first is not disturbed",
         Here("starts::two_brokers_with_one_id"),
     ),
+    row(
+        "questions to a broker that has just started and knows no topic yet",
+        "it waits until it does, and never says UNKNOWN_TOPIC",
+        Here("starts::a_broker_that_has_just_started_says_nothing_wrong"),
+    ),
     row("an address that cannot be bound", "refused, with the address", Here("starts::address_that_cannot_be_bound")),
     row(
         "ZooKeeper not reachable at the start",
