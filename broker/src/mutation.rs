@@ -50,6 +50,9 @@ pub struct Mutations {
     /// That of the coordinators of groups.
     #[cfg(feature = "mutations")]
     pub(crate) group: Option<baton_core::group::Mutation>,
+    /// That of the coordinators of transactions.
+    #[cfg(feature = "mutations")]
+    pub(crate) transaction: Option<baton_core::transaction::Mutation>,
 }
 
 #[cfg(feature = "mutations")]
@@ -62,6 +65,11 @@ impl Mutations {
     #[must_use]
     pub fn of_group(mutation: baton_core::group::Mutation) -> Self {
         Self { group: Some(mutation), ..Self::default() }
+    }
+
+    #[must_use]
+    pub fn of_transaction(mutation: baton_core::transaction::Mutation) -> Self {
+        Self { transaction: Some(mutation), ..Self::default() }
     }
 
     #[must_use]

@@ -254,7 +254,7 @@ impl Assembly {
         let peers = Arc::new(PeerCalls::new(shared.view.clone(), Arc::clone(&self.parts.network), connect));
         let host = transaction::HostParts {
             transactions: shared.transactions.clone(),
-            settings: transaction::settings(&shared.config.transactions),
+            settings: transaction::settings(&shared.config.transactions, self.parts.mutations),
             partition_count: shared.config.transactions.partitions,
             shards: shared.shards.clone(),
             partitions: shared.partitions.clone(),

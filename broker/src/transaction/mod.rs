@@ -43,19 +43,23 @@ pub use verifier::{Verifier, join};
 use baton_core::transaction::settings::TransactionSettings;
 
 use crate::config::TransactionsConfig;
+use crate::mutation::Mutations;
 
 /// The topic whose partitions hold the transactional ids. Tools know it by Kafka's name.
 pub const TRANSACTIONS_TOPIC: &str = "__transaction_state";
 
 /// The core's settings as the broker's configuration has them.
 #[must_use]
-pub fn settings(config: &TransactionsConfig) -> TransactionSettings {
+#[cfg_attr(not(feature = "mutations"), expect(unused_variables, reason = "all rules hold"))]
+pub fn settings(config: &TransactionsConfig, mutations: Mutations) -> TransactionSettings {
     let size = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
     TransactionSettings {
         timeout_ms_max: config.timeout_ms_max,
         id_expiration_ms: i64::try_from(config.id_expiration_ms).unwrap_or(i64::MAX),
         ids_max: size(config.ids_max),
         partitions_max: size(config.partitions_max),
+        #[cfg(feature = "mutations")]
+        mutation: mutations.transaction,
         ..TransactionSettings::default()
     }
 }

@@ -1,5 +1,6 @@
 //! A producer ends its transaction.
 
+use super::Mutation;
 use super::Waiting;
 use super::entry::{Purpose, Transaction};
 use super::message::{Answer, Producer, Protocol, RequestId};
@@ -29,6 +30,10 @@ impl Transaction {
         };
         match ending {
             Ok(Ending::Already(producer)) => out.answer(request, Answer::End(Ok(producer))),
+            Ok(Ending::Decide(next)) if out.settings.lacks(Mutation::AnswerBeforeDecided) => {
+                out.answer(request, Answer::End(Ok(next.holder())));
+                self.append(Some(next), Purpose::Granted(Vec::new()), out);
+            }
             Ok(Ending::Decide(next)) => self.append(Some(next), Purpose::Granted(vec![Waiting::End(request)]), out),
             Err(error) => out.answer(request, Answer::End(Err(error))),
         }

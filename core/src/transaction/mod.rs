@@ -17,6 +17,7 @@
 //! | `entry` | one transactional id: what it has on its way |
 //! | `init`, `add`, `end` | producers come, write, and end their transactions |
 //! | `markers` | every partition hears of the end |
+//! | `mutation` | rules that a simulation switches off |
 //! | `due` | time-outs, and ids that nobody uses |
 //! | [`record`] | what is in the log |
 //! | [`partition`] | the side of the partitions |
@@ -29,6 +30,7 @@ mod init;
 mod markers;
 pub mod message;
 pub mod metadata;
+mod mutation;
 mod out;
 pub mod partition;
 mod query;
@@ -48,6 +50,7 @@ use crate::error::{Error, ErrorCode};
 use crate::ids::Epoch;
 
 pub use self::message::{Producer, Protocol};
+pub use self::mutation::Mutation;
 pub use self::query::{TransactionDescription, TransactionFilter, TransactionListing};
 
 /// The partition, of `partitions`, that a transactional id belongs to: as Kafka chooses it.

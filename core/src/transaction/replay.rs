@@ -1,8 +1,10 @@
 //! A coordinator takes over: it reads what is in the log.
 
+use super::Mutation;
 use super::TransactionCoordinator;
 use super::entry::Transaction;
 use super::message::Effect;
+use super::metadata::TransactionState;
 use super::record::TransactionRecord;
 
 impl TransactionCoordinator {
@@ -10,7 +12,11 @@ impl TransactionCoordinator {
     /// Limits do not apply: what was stored is kept.
     pub fn replay(&mut self, record: TransactionRecord) {
         match record.metadata {
-            Some(metadata) => {
+            Some(mut metadata) => {
+                let decided = metadata.state == TransactionState::PrepareCommit;
+                if decided && self.settings.lacks(Mutation::TurnDecisions) {
+                    metadata.state = TransactionState::PrepareAbort;
+                }
                 let entry = self.entries.entry(record.id).or_insert_with_key(|id| Transaction::new(id.clone()));
                 entry.metadata = Some(metadata);
             }
@@ -27,7 +33,9 @@ impl TransactionCoordinator {
             out.replenish();
             for entry in coordinator.entries.values_mut() {
                 entry.go_on(now_ms);
-                entry.begin_marking(out);
+                if !out.settings.lacks(Mutation::DropDecisions) {
+                    entry.begin_marking(out);
+                }
             }
             coordinator.entries.keys().cloned().collect()
         })

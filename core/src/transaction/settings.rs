@@ -23,6 +23,9 @@ pub struct TransactionSettings {
     pub appends_max: usize,
     /// More producer ids are asked for when fewer than these are left.
     pub producer_ids_min: usize,
+    /// The rule that is switched off.
+    #[cfg(any(test, feature = "mutations"))]
+    pub mutation: Option<super::Mutation>,
 }
 
 impl Default for TransactionSettings {
@@ -37,6 +40,8 @@ impl Default for TransactionSettings {
             waiting_max: 1_000,
             appends_max: 10_000,
             producer_ids_min: 10,
+            #[cfg(any(test, feature = "mutations"))]
+            mutation: None,
         }
     }
 }

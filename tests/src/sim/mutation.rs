@@ -5,6 +5,7 @@ use baton_client::mutation::Mutation as Client;
 use baton_coordinator::daemon::Mutations as CoordinatorMutations;
 use baton_core::group::Mutation as Group;
 use baton_core::replica::Mutation as Core;
+use baton_core::transaction::Mutation as Transaction;
 use baton_registry::recipes::FenceMutation as Fence;
 
 /// A bug that is put in on purpose.
@@ -13,6 +14,7 @@ pub enum Planted {
     Core(Core),
     Broker(Broker),
     Group(Group),
+    Transaction(Transaction),
     Coordinator(Fence),
     Client(Client),
 }
@@ -41,6 +43,7 @@ all! {
         ProducersLostAtRestart ProducersLostAtTruncation BelieveDamage IgnoreTombstone LoseWatch
         BelieveUnknownElection ForgetUnknownWrite KeepCandidate CloseWhileInSync DeleteUnlisted;
     Group: CommitOfAnyGeneration ForgetOffsets;
+    Transaction: AnswerBeforeDecided TurnDecisions DropDecisions;
     Coordinator: Open UnversionedStates;
     Client: NumberRetriesAnew KeepMetadata SkipAtFailover;
 }
@@ -58,6 +61,7 @@ impl Planted {
             Self::Core(rule) => format!("core.{rule:?}"),
             Self::Broker(rule) => format!("broker.{rule:?}"),
             Self::Group(rule) => format!("group.{rule:?}"),
+            Self::Transaction(rule) => format!("transaction.{rule:?}"),
             Self::Coordinator(rule) => format!("coordinator.{rule:?}"),
             Self::Client(rule) => format!("client.{rule:?}"),
         }
@@ -69,6 +73,7 @@ impl Planted {
             Some(Self::Core(rule)) => BrokerMutations::of_core(rule),
             Some(Self::Broker(rule)) => BrokerMutations::only(rule),
             Some(Self::Group(rule)) => BrokerMutations::of_group(rule),
+            Some(Self::Transaction(rule)) => BrokerMutations::of_transaction(rule),
             _ => BrokerMutations::default(),
         }
     }
