@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use baton_core::TopicPartition;
 use baton_core::election::{Candidate, Decision, Trigger, View};
 use baton_core::partition::{LeaderId, PartitionState, VersionedState};
 use baton_core::replica::{Env, RoleView};
+use baton_core::{CandidateSeq, TopicPartition};
 use baton_registry::recipes::candidates::QueuedCandidate;
 use baton_registry::recipes::partition_state::{self, Outcome, StateWrite};
 use baton_registry::recipes::{RecipeError, candidates};
@@ -165,7 +165,7 @@ impl ClusterTask {
 
     /// Deletes every candidate node of this process for the partition.
     fn start_leaving(&mut self, id: TopicPartition) {
-        let mine: Vec<_> = self
+        let mine: Vec<CandidateSeq> = self
             .queues
             .get(&id)
             .into_iter()
@@ -178,24 +178,36 @@ impl ClusterTask {
         self.parts.sessions.release(&znode::candidate::prefix(id));
         let registry = Arc::clone(&self.parts.registry);
         self.running.push(Box::pin(async move {
+            let mut gone = Vec::with_capacity(mine.len());
             for seq in mine {
                 if let Err(error) = candidates::delete(&*registry, id, seq).await {
                     tracing::debug!(partition = %id, %error, "cannot leave the queue yet");
+                    return Done::Left { id, gone, all: false };
                 }
+                gone.push(seq);
             }
-            Done::Left(id)
+            Done::Left { id, gone, all: true }
         }));
     }
 
-    pub(super) fn left(&mut self, id: TopicPartition) {
+    /// What is deleted is forgotten at once: a reading that is to be repeated would keep it, and
+    /// this broker would leave again, and so on.
+    pub(super) fn left(&mut self, id: TopicPartition, gone: &[CandidateSeq], all: bool) {
         self.busy.remove(&id);
-        self.reading.want(Item::Queue(id));
+        if let Some(queue) = self.queues.get_mut(&id) {
+            queue.retain(|candidate| !gone.contains(&candidate.seq));
+        }
+        if all {
+            self.reading.want(Item::Queue(id));
+        } else {
+            self.retry_later(Item::Queue(id));
+        }
     }
 
     fn election(
         &mut self,
         id: TopicPartition,
-        candidate: baton_core::CandidateSeq,
+        candidate: CandidateSeq,
         trigger: Trigger,
     ) -> Option<(StateWrite, PartitionState)> {
         let known = self.parts.view.state(id)?;

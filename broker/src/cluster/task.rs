@@ -7,7 +7,7 @@ use std::time::Duration;
 use baton_core::election::{Candidate, ElectionConfig, Elector};
 use baton_core::partition::{PartitionState, VersionedState};
 use baton_core::replica::{Env, Input};
-use baton_core::{BrokerId, DiskId, Incarnation, TopicId, TopicPartition};
+use baton_core::{BrokerId, CandidateSeq, DiskId, Incarnation, TopicId, TopicPartition};
 use baton_registry::pool::SessionPool;
 use baton_registry::recipes::membership::LiveBrokers;
 use baton_registry::recipes::partition_state::{Outcome, StateWrite};
@@ -69,7 +69,7 @@ pub(super) enum Done {
     Written { orders: Vec<WriteOrder>, outcomes: Vec<Outcome> },
     Elected { writes: Vec<(StateWrite, PartitionState)>, outcomes: Vec<Outcome> },
     Queued(TopicPartition, Result<Candidate, RecipeError>),
-    Left(TopicPartition),
+    Left { id: TopicPartition, gone: Vec<CandidateSeq>, all: bool },
     Opened { id: TopicPartition, result: Result<Opened, NotOpened> },
     Closed(Closed),
     Confirmed(TopicId, Result<(), RecipeError>),
@@ -275,7 +275,7 @@ impl ClusterTask {
             Done::Written { orders, outcomes } => self.written(orders, outcomes).await,
             Done::Elected { writes, outcomes } => self.elected(writes, outcomes).await,
             Done::Queued(id, result) => self.queued(id, result),
-            Done::Left(id) => self.left(id),
+            Done::Left { id, gone, all } => self.left(id, &gone, all),
             Done::Opened { id, result } => self.opened(id, result).await,
             Done::Closed(closed) => self.closed(closed),
             Done::Confirmed(topic, result) => self.confirmed(topic, result),

@@ -335,3 +335,31 @@ async fn a_late_reading_of_the_queue_does_not_make_it_stand_twice() {
     let now = candidates::list(&bench.zk, id).await.unwrap();
     assert_eq!(now, old);
 }
+
+/// Every event makes the queue be read once more, the event of its own leaving included.
+#[tokio::test(start_paused = true)]
+async fn who_leaves_the_queue_while_it_is_read_leaves_it_once() {
+    let mut bench = Bench::start().await;
+    let id = bench.topic().await;
+    assert_eq!(candidates::list(&bench.zk, id).await.unwrap().len(), 1, "it stands");
+    let known = partition_state::read(&bench.zk, id).await.unwrap().unwrap();
+    let isr = known.state.isr.iter().filter(|member| member.broker != ME).copied().collect();
+    let state = PartitionState { isr, ..known.state };
+    let path = baton_registry::znode::partition::path(id);
+    bench.zk.set(&path, state.encode(), Some(known.version)).await.unwrap();
+    bench.task.reading.want(Item::State(id));
+    let (mut left, mut read) = (0, 0);
+    for _ in 0..20 {
+        bench.task.go_on();
+        let done = bench.task.running.next().await.unwrap();
+        left += usize::from(matches!(done, Done::Left { .. }));
+        if matches!(done, Done::Queue(..)) {
+            read += 1;
+            bench.task.reading.want(Item::Queue(id));
+        }
+        bench.task.complete(done).await;
+        bench.be_the_shard();
+    }
+    assert!(left == 1 && read > 10, "left {left} times, read {read} times");
+    assert!(candidates::list(&bench.zk, id).await.unwrap().is_empty());
+}
