@@ -1,11 +1,14 @@
 //! Answers readers: from memory if they keep up, else from the log.
 
 use baton_core::replica::{Replica, RoleView, StoredBatch};
-use baton_core::{Epoch, Error, ErrorCode, Offset};
+use baton_core::{Epoch, Error, ErrorCode, Offset, TopicPartition};
+use tokio::sync::oneshot;
 
 use crate::mutation::{Mutation, Mutations};
+use crate::shard::completion::Completion;
 use crate::shard::input::{EpochEnd, FetchCall, FetchFailure, Fetched, Isolation};
-use crate::shard::partition::Partition;
+use crate::shard::partition::{Partition, unknown};
+use crate::shard::run::Shard;
 use crate::shard::status::Copies;
 
 /// What a reader may see now.
@@ -85,6 +88,60 @@ impl Window {
 /// Where a reader may be told that the end is. One whom a follower serves sees no more.
 fn latest(replica: &Replica) -> Option<Offset> {
     replica.latest().or_else(|| replica.follows_in_sync().then(|| replica.high_watermark()))
+}
+
+impl Shard {
+    pub(super) fn fetch(&mut self, call: FetchCall) {
+        let Some(partition) = self.partitions.get(&call.id) else {
+            let window = Window::nothing();
+            let failure = window.fail(unknown(call.id));
+            let _ = call.reply.send(Err(failure));
+            return;
+        };
+        let window = Window::of(&partition.replica, self.parts.mutations);
+        let window = window.seen_from(call.from, call.isolation);
+        match partition.judge_fetch(&call, self.parts.mutations) {
+            Err(error) => drop(call.reply.send(Err(window.fail(error)))),
+            Ok(false) => drop(call.reply.send(Ok(window.cut(Vec::new())))),
+            Ok(true) => self.read_for_reader(call, window),
+        }
+    }
+
+    fn read_for_reader(&mut self, call: FetchCall, window: Window) {
+        let Some(partition) = self.partitions.get(&call.id) else { return };
+        let cached = self.cache.read(partition.local, call.from, call.max_bytes);
+        self.parts.metrics.tail_cache_read(cached.is_some());
+        if let Some(batches) = cached {
+            let fetched = partition.with_aborted(window.cut(batches), call.from, call.isolation);
+            drop(call.reply.send(Ok(fetched)));
+            return;
+        }
+        let local = partition.local;
+        let read = self.parts.log.read(local, call.from, call.max_bytes);
+        self.running.push(Box::pin(async move {
+            let result = read.await.map(|found| found.batches);
+            Completion::Fetched { call, local, window, result }
+        }));
+    }
+
+    pub(super) fn find_time(
+        &mut self,
+        id: TopicPartition,
+        timestamp_ms: i64,
+        reply: oneshot::Sender<Result<Option<Offset>, Error>>,
+    ) {
+        let Some(partition) = self.partitions.get(&id) else {
+            let _ = reply.send(Err(unknown(id)));
+            return;
+        };
+        let found = self.parts.log.find_time(partition.local, timestamp_ms);
+        self.running.push(Box::pin(async move {
+            let answer = found.await.map_err(|error| Error::new(ErrorCode::Storage, error.to_string()));
+            // Whoever asked may be gone.
+            let _ = reply.send(answer);
+            Completion::Answered
+        }));
+    }
 }
 
 impl Partition {

@@ -21,9 +21,8 @@ use crate::shard::catch_up::CatchUp;
 use crate::shard::compact::{Compact, CompactionConfig};
 use crate::shard::completion::Completion;
 use crate::shard::expiry::Expiry;
-use crate::shard::fetch::Window;
 use crate::shard::input::{
-    ClosedCopy, FetchCall, InTransaction, OpenPartition, ProduceCall, Produced, RegistryCall, ShardInput, VerifyCall,
+    ClosedCopy, InTransaction, OpenPartition, ProduceCall, Produced, RegistryCall, ShardInput, VerifyCall,
 };
 use crate::shard::partition::{Partition, env_at, unknown};
 use crate::shard::retention::{Retain, Retention, RetentionConfig};
@@ -335,58 +334,6 @@ impl Shard {
         self.next_request += 1;
         self.requests.insert(request, Pending { id, transaction, reply, started: Instant::now(), bytes });
         request
-    }
-
-    fn fetch(&mut self, call: FetchCall) {
-        let Some(partition) = self.partitions.get(&call.id) else {
-            let window = Window::nothing();
-            let failure = window.fail(unknown(call.id));
-            let _ = call.reply.send(Err(failure));
-            return;
-        };
-        let window = Window::of(&partition.replica, self.parts.mutations);
-        let window = window.seen_from(call.from, call.isolation);
-        match partition.judge_fetch(&call, self.parts.mutations) {
-            Err(error) => drop(call.reply.send(Err(window.fail(error)))),
-            Ok(false) => drop(call.reply.send(Ok(window.cut(Vec::new())))),
-            Ok(true) => self.read_for_reader(call, window),
-        }
-    }
-
-    fn read_for_reader(&mut self, call: FetchCall, window: Window) {
-        let Some(partition) = self.partitions.get(&call.id) else { return };
-        let cached = self.cache.read(partition.local, call.from, call.max_bytes);
-        self.parts.metrics.tail_cache_read(cached.is_some());
-        if let Some(batches) = cached {
-            let fetched = partition.with_aborted(window.cut(batches), call.from, call.isolation);
-            drop(call.reply.send(Ok(fetched)));
-            return;
-        }
-        let local = partition.local;
-        let read = self.parts.log.read(local, call.from, call.max_bytes);
-        self.running.push(Box::pin(async move {
-            let result = read.await.map(|found| found.batches);
-            Completion::Fetched { call, local, window, result }
-        }));
-    }
-
-    fn find_time(
-        &mut self,
-        id: TopicPartition,
-        timestamp_ms: i64,
-        reply: oneshot::Sender<Result<Option<Offset>, Error>>,
-    ) {
-        let Some(partition) = self.partitions.get(&id) else {
-            let _ = reply.send(Err(unknown(id)));
-            return;
-        };
-        let found = self.parts.log.find_time(partition.local, timestamp_ms);
-        self.running.push(Box::pin(async move {
-            let answer = found.await.map_err(|error| Error::new(ErrorCode::Storage, error.to_string()));
-            // Whoever asked may be gone.
-            let _ = reply.send(answer);
-            Completion::Answered
-        }));
     }
 
     /// One input of one partition, and everything that follows from it at once.
