@@ -14,7 +14,7 @@ const FOUND: &[(u64, &str)] = &[
     (2, "broker.ReadAboveHighWatermark"),
     (2, "broker.FetchOffByOne"),
     (8, "broker.ProducersLostAtRestart"),
-    (12, "broker.ProducersLostAtTruncation"),
+    (37, "broker.ProducersLostAtTruncation"),
     (5, "broker.IgnoreTombstone"),
     (86, "group.CommitOfAnyGeneration"),
     (6, "group.ForgetOffsets"),
