@@ -19,6 +19,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use baton_tests::sim::cluster::show_log;
+use baton_tests::sim::committed::Counts;
 use baton_tests::sim::mutation::{self, Planted};
 use baton_tests::sim::process::Runner;
 use baton_tests::sim::{Outcome, Plan, ledger, run, shrink, unreached};
@@ -187,6 +188,9 @@ fn tell(outcome: &Outcome, took: f64) {
         outcome.faults,
         outcome.digest
     );
+    if outcome.transactions != Counts::default() {
+        println!("{:?}", outcome.transactions);
+    }
     for violation in &outcome.violations {
         println!("VIOLATION: {violation}");
     }
@@ -291,6 +295,7 @@ fn some(
         clean: 0,
         failed: Vec::new(),
     };
+    let mut transactions = Counts::default();
     for seed in seeds.step_by(step) {
         let outcome = runner.run(&Plan::of_seed(seed, seconds), None).unwrap_or_else(|error| Outcome {
             violations: vec![format!("the process failed: {error:#}")],
@@ -300,6 +305,7 @@ fn some(
         line.operations += outcome.operations;
         line.faults += outcome.faults as u64;
         line.clean += u64::from(outcome.is_clean());
+        transactions.add(&outcome.transactions);
         if let Some(first) = outcome.violations.first() {
             let short: String = first.chars().take(300).collect();
             println!("seed {seed}: {short}\nreplay: simulate run --seed {seed} --seconds {seconds}");
@@ -312,6 +318,9 @@ fn some(
         }
     }
     println!("seeds {from}..{to}: {} clean, {:.0} s simulated", line.clean, line.simulated_s);
+    if transactions != Counts::default() {
+        println!("{transactions:?}");
+    }
     line
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, Once};
 use std::time::{Duration, UNIX_EPOCH};
 
 use baton_broker::clock::{Clock, Seed, SimulatedClock};
-use baton_broker::config::BrokerConfig;
+use baton_broker::config::{BrokerConfig, ListenerConfig, Protocol};
 use baton_broker::log::Identity;
 use baton_broker::log::memory::{MemoryDisk, MemoryLog, MemoryOptions};
 use baton_broker::server::{BrokerError, SessionMemory};
@@ -27,7 +27,7 @@ use uuid::Uuid;
 
 use super::mutation::Planted;
 use super::registry::RegistryNetwork;
-use super::{broker_name, coordinator_name};
+use super::{broker_name, coordinator_name, kafka};
 use crate::net::SimulatedNetwork;
 
 /// The clock of every simulation starts at 2024-01-01.
@@ -93,6 +93,8 @@ pub struct Settings {
     pub planted: Option<Planted>,
     /// Brokers have little room and little patience, see [`super::Plan::tight`].
     pub tight: bool,
+    /// Brokers listen to clients of Kafka's protocol, too.
+    pub kafka: bool,
 }
 
 /// What a simulated cluster is made of. Clones share it.
@@ -147,7 +149,7 @@ impl SimCluster {
     #[must_use]
     pub fn new(brokers: u32, seed: u64) -> Self {
         let rehome_after = Duration::from_secs(600);
-        Self::with(Settings { brokers, coordinators: 2, seed, rehome_after, planted: None, tight: false })
+        Self::with(Settings { brokers, coordinators: 2, seed, rehome_after, planted: None, tight: false, kafka: false })
     }
 
     #[must_use]
@@ -281,7 +283,7 @@ impl SimCluster {
         let open = move |_: usize| Ok::<_, RegistryError>(Arc::clone(&first));
         let seed = Seed(self.settings.seed).split(&name).split_number(start);
         let parts = BrokerParts {
-            config: broker_config(id, self.settings.tight),
+            config: broker_config(id, &self.settings),
             network: Arc::new(SimulatedNetwork),
             log: Arc::new(MemoryLog::open(&self.disk(id), MemoryOptions::default())),
             registry,
@@ -379,7 +381,7 @@ impl Counter {
     }
 }
 
-fn broker_config(id: u32, tight: bool) -> BrokerConfig {
+fn broker_config(id: u32, settings: &Settings) -> BrokerConfig {
     let name = broker_name(id);
     let mut config = BrokerConfig { broker_id: id, shards: 2, ..BrokerConfig::default() };
     for listener in &mut config.listeners {
@@ -389,7 +391,13 @@ fn broker_config(id: u32, tight: bool) -> BrokerConfig {
     config.peer.bind = "0.0.0.0:7410".to_owned();
     config.peer.advertised = format!("{name}:7410");
     config.http.bind = "0.0.0.0:7480".to_owned();
-    if tight {
+    if settings.kafka {
+        let bind = format!("0.0.0.0:{}", kafka::PORT);
+        let advertised = format!("{name}:{}", kafka::PORT);
+        config.listeners.push(ListenerConfig { name: "kafka".to_owned(), protocol: Protocol::Kafka, bind, advertised });
+        config.transactions.partitions = 3;
+    }
+    if settings.tight {
         config.limits.peer_in_flight_bytes = 48 << 10;
         config.limits.peer_frame_bytes = 16 << 10;
         config.limits.tail_cache_bytes = 64 << 10;

@@ -17,6 +17,7 @@ use super::group::Group;
 use super::keyed::{self, Keyed};
 use super::plan::{Plan, What};
 use super::topic::{Place, Topic};
+use super::transactions::{self, Transactions};
 use super::{SimCluster, client_name};
 
 /// A record that is not acknowledged after so long fails.
@@ -71,6 +72,7 @@ pub(super) struct State {
     pub(super) read: bool,
     pub(super) keyed: Keyed,
     pub(super) group: Group,
+    pub(super) transactions: Transactions,
 }
 
 impl State {
@@ -91,9 +93,11 @@ impl Load {
     /// Adds the hosts of the clients. Changes that are sent here are made by an administrator.
     pub fn add_hosts(&self, sim: &mut turmoil::Sim<'static>, plan: &Plan) -> mpsc::UnboundedSender<What> {
         let keyed = plan.compacts.then_some(keyed::SPEAKER);
-        self.lock().speaking = (0..plan.producers).chain(keyed).collect();
+        let payers = (0..transactions::PRODUCERS).filter(|_| plan.transactions).map(|id| transactions::SPEAKER + id);
+        self.lock().speaking = (0..plan.producers).chain(keyed).chain(payers).collect();
         self.lock().keyed.read = keyed.is_none();
         self.lock().group.read = !plan.groups;
+        self.lock().transactions.read = !plan.transactions;
         let (changes, orders) = mpsc::unbounded_channel();
         let orders = Arc::new(Mutex::new(Some(orders)));
         for id in 1..=super::nemesis::CLIENTS {
@@ -183,7 +187,7 @@ impl Load {
     #[must_use]
     pub fn has_read(&self) -> bool {
         let state = self.lock();
-        state.read && state.keyed.read && state.group.read
+        state.read && state.keyed.read && state.group.read && state.transactions.read
     }
 
     /// A producer has sent its last record.
@@ -216,11 +220,17 @@ impl Load {
         for id in (0..super::group::MEMBERS).filter(|id| plan.groups && mine(id)) {
             tokio::spawn(self.clone().be_member(id));
         }
+        for id in (0..transactions::PRODUCERS).filter(|id| plan.transactions && mine(id)) {
+            tokio::spawn(self.clone().transact(id));
+        }
         if let Some(orders) = orders {
             tokio::spawn(self.clone().administer(orders, plan.retention_bytes));
             tokio::spawn(self.clone().read_everything());
             if plan.groups {
                 tokio::spawn(self.clone().watch_group());
+            }
+            if plan.transactions {
+                tokio::spawn(self.clone().read_committed());
             }
             if plan.compacts {
                 tokio::spawn(self.clone().write_keys());

@@ -19,6 +19,8 @@
 //! | [`load`], [`consume`], [`plain`], [`operate`] | the clients |
 //! | [`keyed`] | a compacted topic |
 //! | [`group`] | a consumer group, whose members come and go |
+//! | [`transactions`], [`kafka`] | transactional producers, and their client of Kafka's protocol |
+//! | [`committed`] | what a reader of what is committed must find |
 //! | [`watch`] | what must hold at every moment |
 //! | [`verdict`] | what must hold in the end |
 //! | [`run`] | one run from its plan to its outcome |
@@ -29,9 +31,11 @@
 //! | [`ledger`] | what long campaigns have shown |
 
 pub mod cluster;
+pub mod committed;
 pub mod consume;
 pub mod draw;
 pub mod group;
+pub mod kafka;
 pub mod keyed;
 pub mod ledger;
 pub mod load;
@@ -46,6 +50,7 @@ pub mod run;
 pub mod scene;
 pub mod shrink;
 pub mod topic;
+pub mod transactions;
 pub mod unreached;
 pub mod verdict;
 pub mod watch;

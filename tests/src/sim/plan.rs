@@ -27,6 +27,9 @@ const KINDS: u64 = 8;
 /// seeds are what they were.
 const GROUPS_KIND: u64 = 6;
 
+/// Those of this kind have transactional producers, which speak Kafka's protocol; drawn apart as well.
+const TRANSACTIONS_KIND: u64 = 3;
+
 /// The cluster is left alone for so long at first.
 const QUIET_MS: u64 = 3_000;
 
@@ -60,6 +63,9 @@ pub struct Plan {
     /// A consumer group reads the orders.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub groups: bool,
+    /// Brokers listen to clients of Kafka's protocol, and some of these use transactions.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub transactions: bool,
     /// After so many seconds the copies of an absent broker get new homes.
     pub rehome_after_s: u64,
     pub events: Vec<Timed>,
@@ -297,6 +303,7 @@ impl Plan {
             retention_bytes: None,
             compacts: seed % COMPACTING_SEEDS == 4,
             groups: seed % KINDS == GROUPS_KIND,
+            transactions: seed % KINDS == TRANSACTIONS_KIND,
             rehome_after_s: if draw.chance(0.3) { 8 } else { 600 },
             events: Vec::new(),
         };

@@ -14,6 +14,7 @@ use turmoil::Sim;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::cluster::{Settings, SimCluster, TICK};
+use super::committed::Counts;
 use super::load::{Load, Stage};
 use super::mutation::Planted;
 use super::nemesis::Nemesis;
@@ -46,6 +47,9 @@ pub struct Outcome {
     /// What the clients did and were told.
     #[serde(skip)]
     pub history: History,
+    /// How the transactions ended.
+    #[serde(default)]
+    pub transactions: Counts,
     /// How often each named branch of the core was taken.
     pub branches: BTreeMap<String, u64>,
 }
@@ -101,6 +105,7 @@ struct Run {
     changes: tokio::sync::mpsc::UnboundedSender<super::What>,
     end: Duration,
     faults: usize,
+    transacts: bool,
 }
 
 impl Run {
@@ -113,6 +118,7 @@ impl Run {
             rehome_after: Duration::from_secs(plan.rehome_after_s),
             planted,
             tight: plan.tight,
+            kafka: plan.transactions,
         });
         let registry = RegistryWatch::of(&cluster);
         let (stage, shown) = watch::channel(Stage::Load);
@@ -122,7 +128,8 @@ impl Run {
         let nemesis = Nemesis::new(cluster.clone(), registry.clone(), plan);
         let state = StateWatch::new(cluster.clone(), registry.clone(), load.clone());
         let end = Duration::from_secs(plan.seconds);
-        Self { sim, cluster, nemesis, load, registry, state, stage, changes, end, faults: plan.faults() }
+        let (faults, transacts) = (plan.faults(), plan.transactions);
+        Self { sim, cluster, nemesis, load, registry, state, stage, changes, end, faults, transacts }
     }
 
     fn finish(mut self) -> Outcome {
@@ -141,6 +148,7 @@ impl Run {
         for event in &history.events {
             digest.update(format!("{event:?}").as_bytes());
         }
+        digest.update(self.load.tell_transactions().as_bytes());
         digest.update(self.cluster.ensemble.dump().as_bytes());
         digest.update(&self.sim.elapsed().as_micros().to_le_bytes());
         Outcome {
@@ -151,6 +159,7 @@ impl Run {
             faults: self.faults,
             digest: digest.digest(),
             history,
+            transactions: self.load.transactions(),
             branches: BTreeMap::new(),
         }
     }
@@ -172,8 +181,17 @@ impl Run {
         self.load.set_ends(ends);
         self.stage.send_replace(Stage::Read);
         let deadline = self.sim.elapsed() + READ_WITHIN;
-        self.until(deadline, "read", |run| (!run.load.has_read()).then(|| "not everything could be read".to_owned()));
+        self.until(deadline, "read", |run| run.unread());
+        if self.transacts && self.cluster.violations.is_empty() && self.load.transactions().committed == 0 {
+            let counts = self.load.transactions();
+            self.cluster.violations.add(format!("no transaction was committed while things went wrong: {counts:?}"));
+        }
         settled_after
+    }
+
+    fn unread(&mut self) -> Option<String> {
+        let waits = || format!("not everything could be read{}", self.load.transactions_wait_for());
+        (!self.load.has_read()).then(waits)
     }
 
     /// Steps until nothing is missing; false, with a violation, if that does not come.
@@ -200,7 +218,10 @@ impl Run {
         // Where everything ends is known only after the last record.
         let speaking = self.load.speaking();
         if !speaking.is_empty() {
-            return Some(format!("producers {speaking:?} have not sent their last records"));
+            return Some(format!(
+                "producers {speaking:?} have not sent their last records{}",
+                self.load.transactions_wait_for()
+            ));
         }
         let under_way = self.load.under_way();
         if !under_way.is_empty() {

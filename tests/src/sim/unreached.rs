@@ -11,16 +11,12 @@ pub const UNREACHABLE: &[(&str, &str)] = &[
     ("leader.hello_of_damaged_member", FOUND_ON_OPENING),
     ("leader.hello_overtaken", IN_ORDER),
     ("leader.refuses_many_waiting", "100,000 records of one partition would have to wait"),
-    ("leader.refuses_not_leading", REFUSED_BEFORE),
-    ("leader.refuses_while_resigning", REFUSED_BEFORE),
     ("producer.evicted", "one partition would need more producers than a log remembers"),
     ("producer.expired", "a producer is forgotten after days"),
-    ("replica.refuses_while_halted", REFUSED_BEFORE),
 ];
 
 const IN_ORDER: &str = "a connection brings messages in the order in which they were sent, or breaks";
 const FOUND_ON_OPENING: &str = "a copy that lost something is found on opening, and greets as another member";
-const REFUSED_BEFORE: &str = "the shard refuses it before it asks the core";
 
 /// The branches that were never taken, apart from those that cannot be.
 #[must_use]

@@ -18,6 +18,9 @@ const FOUND: &[(u64, &str)] = &[
     (5, "broker.IgnoreTombstone"),
     (86, "group.CommitOfAnyGeneration"),
     (6, "group.ForgetOffsets"),
+    (43, "transaction.AnswerBeforeDecided"),
+    (11, "transaction.TurnDecisions"),
+    (27, "transaction.DropDecisions"),
     (4, "client.NumberRetriesAnew"),
     (1, "client.KeepMetadata"),
 ];
