@@ -19,8 +19,8 @@ const FOUND: &[(u64, &str)] = &[
     (86, "group.CommitOfAnyGeneration"),
     (6, "group.ForgetOffsets"),
     (43, "transaction.AnswerBeforeDecided"),
-    (11, "transaction.TurnDecisions"),
-    (27, "transaction.DropDecisions"),
+    (187, "transaction.TurnDecisions"),
+    (43, "transaction.DropDecisions"),
     (4, "client.NumberRetriesAnew"),
     (1, "client.KeepMetadata"),
 ];
