@@ -21,7 +21,7 @@ use super::address::{NOBODY, Node, wire_id};
 use super::list_offsets::wire_epoch;
 use super::names::{text, topic_name};
 use super::service::{Answer, Call, Hangup, decode};
-use super::{admin, errors};
+use super::{admin, errors, leaders};
 use crate::authorizer::{Resource, Verb};
 use crate::cluster::TopicView;
 
@@ -48,7 +48,13 @@ pub(super) async fn begin(call: Call, body: Bytes) -> Result<Answer, Hangup> {
     if !call.parts().knows_topics(call.context.remaining()).await {
         return Err(Hangup::JustStarted);
     }
-    call.answer(&serve(&call, request).await)
+    let Some(topics) = leaders::lost_by(&call, &request) else {
+        return call.answer(&serve(&call, request).await);
+    };
+    Ok(Answer::Later(Box::pin(async move {
+        leaders::await_elections(&call, &topics).await;
+        call.encode(&serve(&call, request).await)
+    })))
 }
 
 async fn serve(call: &Call, request: MetadataRequest) -> MetadataResponse {

@@ -18,6 +18,7 @@
 //! | [`server`] | accepts connections; notes when the advertised address is not reachable |
 //! | [`service`] | what every request needs |
 //! | `address`, `errors`, `names` | brokers, error codes and topic ids as Kafka has them |
+//! | `leaders` | how long a client that lost a leader waits for the next one |
 //! | `nearest` | which copy a reader is sent to |
 //! | `groups`, `topics`, the others | one API each |
 
@@ -28,6 +29,7 @@ mod errors;
 pub mod frame;
 pub mod guard;
 pub mod header;
+mod leaders;
 mod names;
 mod nearest;
 mod room;
