@@ -21,6 +21,9 @@ use crate::daemon::term::{Term, may_retry};
 /// How often it is looked whether a leader has handed over.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
+/// How often a leader that has not handed over is asked once more.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
 /// The partition of this name and number.
 fn partition_of(term: &Term, name: &str, partition: u32) -> Result<TopicPartition, Error> {
     term.view().read(|snapshot| {
@@ -138,8 +141,15 @@ pub async fn elect_preferred(admin: Admin, request: v1::ElectPreferredRequest) -
     let event = event.epoch(state.epoch).broker(preferred).seen(format!("broker {leader} leads"));
     let event = event.decided(format!("asked it to hand over to broker {preferred}")).who(who(&request.who));
     term.history().record(event);
+    let mut asked = Instant::now();
     while Instant::now() < deadline {
         let now = read(&term, id, deadline).await.map_err(place)?.state;
+        if asked.elapsed() >= ASK_AGAIN {
+            // A leader passes over what it cannot do yet: its own change of the in-sync replicas
+            // may be on its way. Whoever cannot be reached now may be later.
+            let _ = term.shared.brokers.resign(&address, id, state.epoch, preferred).await;
+            asked = Instant::now();
+        }
         match now.leader {
             Some(leader) if leader.broker == preferred => return Ok(()),
             Some(leader) if now.epoch > state.epoch => {

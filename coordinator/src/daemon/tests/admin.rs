@@ -208,6 +208,12 @@ async fn leadership_is_handed_to_the_preferred_leader() {
     assert_eq!(elect().await, None);
     assert_eq!(cluster.states("t").await[0].leader.unwrap().broker, BrokerId(2));
     assert_eq!(cluster.calls.resignations.lock().unwrap().len(), 1);
+    // A leader that cannot yet is asked again.
+    assert_eq!(reassign(&coordinator, "t", 0, &[3, 1, 2]).await, None);
+    cluster.calls.passed_over.store(2, Ordering::Relaxed);
+    assert_eq!(elect().await, None);
+    assert_eq!(cluster.states("t").await[0].leader.unwrap().broker, BrokerId(3));
+    assert_eq!(cluster.calls.resignations.lock().unwrap().len(), 4);
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -108,6 +108,8 @@ pub struct FakeCalls {
     pub fenced: Mutex<Vec<(String, Epoch)>>,
     pub with_records: Mutex<BTreeSet<String>>,
     pub resignations: Mutex<Vec<TopicPartition>>,
+    /// So many resignations are passed over by the leader.
+    pub passed_over: AtomicUsize,
     /// Another epoch begins while this partition is being fenced.
     pub elected_meanwhile: Mutex<Option<TopicPartition>>,
 }
@@ -120,6 +122,7 @@ impl FakeCalls {
             fenced: Mutex::default(),
             with_records: Mutex::default(),
             resignations: Mutex::default(),
+            passed_over: AtomicUsize::default(),
             elected_meanwhile: Mutex::default(),
         })
     }
@@ -148,6 +151,10 @@ impl BrokerCalls for FakeCalls {
 
     async fn resign(&self, _: &str, id: TopicPartition, epoch: Epoch, toward: BrokerId) -> Result<(), Error> {
         self.resignations.lock().unwrap().push(id);
+        let one_less = |left: usize| left.checked_sub(1);
+        if self.passed_over.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok() {
+            return Ok(());
+        }
         let known = partition_state::read(&self.registry, id).await.unwrap().unwrap();
         assert_eq!(known.state.epoch, epoch);
         let state = PartitionState { leader: None, hint: Some(toward), ..known.state };
