@@ -10,6 +10,9 @@ const TOPIC: &str = "payments";
 const PARTITIONS: i32 = 12;
 const EVERY: Duration = Duration::from_millis(10);
 
+/// Until clients have found a broker that was away.
+const FOUND_AGAIN: Duration = Duration::from_secs(10);
+
 /// The longest time without an acknowledgement of the worst partition.
 fn worst_gap(told: &[Told], from: Instant, to: Instant) -> Duration {
     let mut last: BTreeMap<i32, Instant> = (0..PARTITIONS).map(|partition| (partition, from)).collect();
@@ -40,6 +43,8 @@ fn rounds(count: u32) -> Option<Vec<Duration>> {
         std::thread::sleep(Duration::from_secs(4));
         gaps.push(worst_gap(&sending.told(), from, Instant::now()));
         stage.restart(broker);
+        std::thread::sleep(FOUND_AGAIN);
+        stage.spread_leaders(TOPIC, PARTITIONS.unsigned_abs());
     }
     let _ = sending.finish();
     gaps.sort();

@@ -70,6 +70,19 @@ impl Stage {
         self.runtime.block_on(cluster.ready()).unwrap();
     }
 
+    /// Makes the preferred replicas leaders again, which coordinators do by themselves some
+    /// minutes after a broker came back. Without it one broker would lead everything after a few
+    /// deaths, and a client that speaks with that one only has to find the others first. To be
+    /// called when clients have found the broker again: librdkafka waits up to ten seconds before
+    /// it looks (`reconnect.backoff.max.ms`).
+    pub fn spread_leaders(&self, topic: &str, partitions: u32) {
+        let client = self.runtime.block_on(self.cluster.borrow().client("operator")).unwrap();
+        for partition in 0..partitions {
+            let elect = || self.runtime.block_on(client.admin().elect_preferred(topic, partition)).is_ok();
+            eventually("the preferred replica leads", elect);
+        }
+    }
+
     /// Kills and starts each broker once.
     pub fn kill_each(&self, pause: Duration) {
         for broker in 1..=3 {
