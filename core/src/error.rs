@@ -104,6 +104,7 @@ codes! {
     FencedInstance = 58, "FENCED_INSTANCE_ID", 82, false, "stop this member: another one with its instance id has taken its place";
     GroupSubscribed = 59, "GROUP_SUBSCRIBED_TO_TOPIC", 86, false, "stop the members that are subscribed to the topic first";
     UnstableOffset = 60, "UNSTABLE_OFFSET_COMMIT", 88, true, "ask again: a transaction is about to change the offset";
+    ConnectionReplaced = 61, "CONNECTION_REPLACED", 13, true, "send it again on a new connection, if it was not late";
     InvalidTransactionState = 80, "INVALID_TXN_STATE", 48, false, "correct the producer: its transaction is not in a state that allows this";
     InvalidProducerMapping = 81, "INVALID_PRODUCER_ID_MAPPING", 49, false, "initialise the producer again: its transactional id has another producer id";
     InvalidTransactionTimeout = 82, "INVALID_TRANSACTION_TIMEOUT", 50, false, "ask for a transaction time-out within the limit that the message names";

@@ -27,6 +27,7 @@
 pub mod batch;
 pub mod branches;
 pub mod compaction;
+pub mod connection;
 pub mod detector;
 pub mod election;
 pub mod error;

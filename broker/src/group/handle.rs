@@ -183,7 +183,7 @@ impl Groups {
         transaction: Option<(Producer, InTransaction)>,
         deadline: Instant,
     ) -> Result<Vec<PlaceResult>, Error> {
-        let CommittedAt { identity, generation, offsets } = commit;
+        let CommittedAt { identity, generation, offsets, connection } = commit;
         let mut answers = Vec::with_capacity(offsets.len());
         let (mut ids, mut places) = (Vec::new(), std::collections::BTreeMap::new());
         for (place, new) in offsets {
@@ -203,7 +203,7 @@ impl Groups {
                 (id, Committed { offset, leader_epoch, metadata, committed_ms })
             });
             let offsets = committed.collect();
-            Input::Commit(request, name, Commit { identity, generation, offsets, transaction: producer })
+            Input::Commit(request, name, Commit { identity, generation, offsets, transaction: producer, connection })
         };
         match self.change_in(group, transaction, deadline, make).await? {
             Answer::Commit(results) => {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use baton_core::connection::ConnectionId;
 use baton_core::group::message::Identity;
 use baton_core::group::offsets::Committed;
 use baton_core::{Error, ErrorCode, Offset, TopicPartition};
@@ -60,6 +61,8 @@ pub struct CommittedAt {
     pub identity: Identity,
     pub generation: i32,
     pub offsets: Vec<(Place, NewOffset)>,
+    /// Where it came in, if the order of the client's connections is known.
+    pub connection: Option<ConnectionId>,
 }
 
 /// What became of one partition of a request.

@@ -109,6 +109,7 @@ impl GrpcService {
             identity: identity(asked.member),
             generation: if from_outside { -1 } else { asked.generation },
             offsets,
+            connection: None,
         };
         let results = self.parts.groups.commit(&asked.group, commit, context.deadline).await?;
         Ok(results.into_iter().map(outcome).collect())

@@ -66,14 +66,19 @@ struct Turn {
 }
 
 /// Serves a connection until its client goes, it does what it must not, or the broker stops.
-pub(super) async fn serve(service: Arc<KafkaService>, connection: Connection, stop: CancellationToken) {
+pub(super) async fn serve(
+    service: Arc<KafkaService>,
+    connection: Connection,
+    used: ConnectionUse,
+    stop: CancellationToken,
+) {
     let peer = connection.remote_addr();
     let (read, write) = tokio::io::split(connection);
     let requests = usize::try_from(service.config.requests_in_flight).unwrap_or(1);
     let (turns, taken) = mpsc::channel(requests);
     let writing = write_answers(Arc::clone(&service), write, taken);
     tokio::pin!(writing);
-    let reading = Reader::new(Arc::clone(&service), peer).run(read, turns, &stop);
+    let reading = Reader { service: Arc::clone(&service), connection: used, peer }.run(read, turns, &stop);
     let ended = tokio::select! {
         biased;
         written = &mut writing => written,
@@ -96,6 +101,9 @@ fn report(service: &KafkaService, peer: Option<std::net::SocketAddr>, ended: Res
         Ok(()) | Err(Ended::Gone(_) | Ended::Frame(FrameError::Io(_) | FrameError::Ended | FrameError::Idle(_))) => {
             tracing::debug!(listener, ?peer, "a client went");
         }
+        Err(Ended::Hangup(why @ Hangup::Replaced(_))) => {
+            tracing::info!(listener, ?peer, %why, "a connection was closed")
+        }
         Err(Ended::Hangup(why @ Hangup::Unencodable(_))) => {
             tracing::error!(listener, ?peer, %why, "a connection was closed");
         }
@@ -110,10 +118,6 @@ struct Reader {
 }
 
 impl Reader {
-    fn new(service: Arc<KafkaService>, peer: Option<std::net::SocketAddr>) -> Self {
-        Self { service, connection: ConnectionUse::default(), peer }
-    }
-
     async fn run(
         self,
         io: impl AsyncRead + Unpin,

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use baton_core::Error;
+use baton_core::{Error, ErrorCode};
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::future::BoxFuture;
 use kafka_protocol::protocol::{Decodable, Encodable};
@@ -19,6 +19,7 @@ use crate::context::{RequestContext, granted_timeout};
 use crate::grpc::ListenerParts;
 use crate::metrics::KafkaMetrics;
 use crate::serving::ProducerIds;
+use crate::transaction::Asked;
 
 /// One Kafka listener.
 pub struct KafkaService {
@@ -54,6 +55,10 @@ pub enum Hangup {
     Undecodable(String),
     #[error("this broker has just started, and has not read the topics yet")]
     JustStarted,
+    /// Whoever sent it has gone, most likely; a client that is still there asks again on a new
+    /// connection. An error code would have it ask again on this one.
+    #[error("{0}")]
+    Replaced(Error),
     /// A defect of this broker.
     #[error("the response cannot be encoded: {0}")]
     Unencodable(String),
@@ -103,6 +108,11 @@ impl Call {
         self.service.parts.authorizer.authorize(&self.context, verb, resource)
     }
 
+    /// How a request of a transaction comes to its coordinator.
+    pub(super) fn asked(&self) -> Asked {
+        Asked { deadline: self.context.deadline, connection: self.context.connection.id() }
+    }
+
     pub(super) fn answer(&self, response: &impl Encodable) -> Result<Answer, Hangup> {
         self.encode(response).map(Answer::Now)
     }
@@ -110,6 +120,17 @@ impl Call {
     /// The whole frame of the response.
     pub(super) fn encode(&self, response: &impl Encodable) -> Result<Bytes, Hangup> {
         encode(self.correlation, self.api.flexible_response(self.version), response, self.version)
+    }
+}
+
+/// What a coordinator says, unless it is that the connection was replaced.
+///
+/// # Errors
+/// [`Hangup::Replaced`].
+pub(super) fn in_time<T>(said: Result<T, Error>) -> Result<Result<T, Error>, Hangup> {
+    match said {
+        Err(error) if error.code == ErrorCode::ConnectionReplaced => Err(Hangup::Replaced(error)),
+        said => Ok(said),
     }
 }
 

@@ -65,12 +65,26 @@ macro_rules! plain {
     };
 }
 
+/// The same for one that must not come behind its repetition: whoever asks on a connection that
+/// it has replaced is hung up on.
+macro_rules! ordered {
+    ($serve:path) => {
+        |call, body| {
+            Box::pin(async move {
+                let request = decode(call.api, call.version, body)?;
+                let response = $serve(&call, request).await?;
+                call.answer(&response)
+            })
+        }
+    };
+}
+
 apis! {
     0 "Produce" [3 12] PRODUCE ProduceRequest |call, body| Box::pin(produce::begin(call, body));
     1 "Fetch" [4 16] FETCH FetchRequest |call, body| Box::pin(fetch::begin(call, body));
     2 "ListOffsets" [1 7] LIST_OFFSETS ListOffsetsRequest plain!(list_offsets::serve);
     3 "Metadata" [0 12] METADATA MetadataRequest |call, body| Box::pin(metadata::begin(call, body));
-    8 "OffsetCommit" [2 9] OFFSET_COMMIT OffsetCommitRequest plain!(groups::offset_commit);
+    8 "OffsetCommit" [2 9] OFFSET_COMMIT OffsetCommitRequest ordered!(groups::offset_commit);
     9 "OffsetFetch" [1 9] OFFSET_FETCH OffsetFetchRequest plain!(groups::offset_fetch);
     10 "FindCoordinator" [0 5] FIND_COORDINATOR FindCoordinatorRequest plain!(groups::find_coordinator);
     11 "JoinGroup" [0 9] JOIN_GROUP JoinGroupRequest plain!(groups::join_group);
@@ -83,13 +97,13 @@ apis! {
     19 "CreateTopics" [2 7] CREATE_TOPICS CreateTopicsRequest plain!(topics::create_topics);
     20 "DeleteTopics" [1 6] DELETE_TOPICS DeleteTopicsRequest plain!(topics::delete_topics);
     21 "DeleteRecords" [0 2] DELETE_RECORDS DeleteRecordsRequest plain!(delete_records::serve);
-    22 "InitProducerId" [0 5] INIT_PRODUCER_ID InitProducerIdRequest plain!(init_producer_id::serve);
+    22 "InitProducerId" [0 5] INIT_PRODUCER_ID InitProducerIdRequest ordered!(init_producer_id::serve);
     23 "OffsetForLeaderEpoch" [2 4] OFFSET_FOR_LEADER_EPOCH OffsetForLeaderEpochRequest plain!(offset_for_leader_epoch::serve);
-    24 "AddPartitionsToTxn" [0 5] ADD_PARTITIONS_TO_TXN AddPartitionsToTxnRequest plain!(transactions::add_partitions);
-    25 "AddOffsetsToTxn" [0 4] ADD_OFFSETS_TO_TXN AddOffsetsToTxnRequest plain!(transactions::add_offsets);
-    26 "EndTxn" [0 5] END_TXN EndTxnRequest plain!(transactions::end);
+    24 "AddPartitionsToTxn" [0 5] ADD_PARTITIONS_TO_TXN AddPartitionsToTxnRequest ordered!(transactions::add_partitions);
+    25 "AddOffsetsToTxn" [0 4] ADD_OFFSETS_TO_TXN AddOffsetsToTxnRequest ordered!(transactions::add_offsets);
+    26 "EndTxn" [0 5] END_TXN EndTxnRequest ordered!(transactions::end);
     27 "WriteTxnMarkers" [1 1] WRITE_TXN_MARKERS WriteTxnMarkersRequest plain!(transactions::write_markers);
-    28 "TxnOffsetCommit" [0 5] TXN_OFFSET_COMMIT TxnOffsetCommitRequest plain!(transactions::commit_offsets);
+    28 "TxnOffsetCommit" [0 5] TXN_OFFSET_COMMIT TxnOffsetCommitRequest ordered!(transactions::commit_offsets);
     32 "DescribeConfigs" [1 4] DESCRIBE_CONFIGS DescribeConfigsRequest plain!(topics::describe_configs);
     33 "AlterConfigs" [0 2] ALTER_CONFIGS AlterConfigsRequest plain!(topics::alter_configs);
     35 "DescribeLogDirs" [1 4] DESCRIBE_LOG_DIRS DescribeLogDirsRequest plain!(describe_log_dirs::serve);

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use baton_core::connection::ConnectionId;
 use baton_core::transaction::message::{Answer, ByPartition, Input, RequestId};
 use baton_core::transaction::{
     Producer, Protocol, TransactionCoordinator, TransactionDescription, TransactionFilter, TransactionListing,
@@ -16,6 +17,15 @@ use tokio::time::{Instant, timeout_at};
 use crate::cluster::ClusterView;
 use crate::transaction::TRANSACTIONS_TOPIC;
 use crate::transaction::seats::{Ask, Seats, not_coordinator};
+
+/// How a question came.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    /// When the answer is of no use any more.
+    pub deadline: Instant,
+    /// The producer's connection; none if a broker asks.
+    pub connection: Option<ConnectionId>,
+}
 
 /// What the handle is made of.
 pub struct TransactionParts {
@@ -103,10 +113,11 @@ impl Transactions {
         id: &str,
         timeout_ms: i64,
         expected: Option<Producer>,
-        deadline: Instant,
+        asked: Asked,
     ) -> Result<Producer, Error> {
-        let name = id.to_owned();
-        match self.change(id, deadline, move |request| Input::Init { request, id: name, timeout_ms, expected }).await? {
+        let (name, connection) = (id.to_owned(), asked.connection);
+        let make = move |request| Input::Init { request, id: name, timeout_ms, expected, connection };
+        match self.change(id, asked.deadline, make).await? {
             Answer::Init(result) => result,
             _ => Err(contradiction()),
         }
@@ -121,11 +132,11 @@ impl Transactions {
         id: &str,
         producer: Producer,
         partitions: BTreeSet<TopicPartition>,
-        deadline: Instant,
+        asked: Asked,
     ) -> Result<(), Error> {
-        let name = id.to_owned();
-        let make = move |request| Input::Add { request, id: name, producer, partitions };
-        match self.change(id, deadline, make).await? {
+        let (name, connection) = (id.to_owned(), asked.connection);
+        let make = move |request| Input::Add { request, id: name, producer, partitions, connection };
+        match self.change(id, asked.deadline, make).await? {
             Answer::Add(result) => result,
             _ => Err(contradiction()),
         }
@@ -160,11 +171,11 @@ impl Transactions {
         producer: Producer,
         commit: bool,
         protocol: Protocol,
-        deadline: Instant,
+        asked: Asked,
     ) -> Result<Producer, Error> {
-        let name = id.to_owned();
-        let make = move |request| Input::End { request, id: name, producer, commit, protocol };
-        match self.change(id, deadline, make).await? {
+        let (name, connection) = (id.to_owned(), asked.connection);
+        let make = move |request| Input::End { request, id: name, producer, commit, protocol, connection };
+        match self.change(id, asked.deadline, make).await? {
             Answer::End(result) => result,
             _ => Err(contradiction()),
         }

@@ -34,7 +34,7 @@ mod seats;
 mod serving;
 mod verifier;
 
-pub use handle::{TransactionParts, Transactions};
+pub use handle::{Asked, TransactionParts, Transactions};
 pub use host::HostParts;
 pub use marking::Marking;
 pub use peers::PeerCalls;

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::shard::{InTransaction, ShardInput, Shards, VerifyCall};
-use crate::transaction::{PeerCalls, Transactions};
+use crate::transaction::{Asked, PeerCalls, Transactions};
 
 /// How long one question may take; then the client has to send its batch again.
 const WITHIN: Duration = Duration::from_secs(3);
@@ -82,7 +82,7 @@ pub async fn join(
 ) -> Result<(), Error> {
     let partitions = BTreeSet::from([at]);
     if add {
-        return transactions.add(id, producer, partitions, deadline).await;
+        return transactions.add(id, producer, partitions, Asked { deadline, connection: None }).await;
     }
     let verified = transactions.verify(id, producer, partitions, deadline).await?;
     verified.into_iter().find(|(verified, _)| *verified == at).map_or_else(

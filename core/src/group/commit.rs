@@ -20,6 +20,7 @@ impl GroupCoordinator {
         let checked = self.admit_commit(&name, &commit).and_then(|()| {
             let group = self.groups.entry(name).or_insert_with_key(|name| Group::new(name.clone(), out.now_ms));
             group.may_commit(&commit, out.settings)?;
+            group.in_time(&commit)?;
             group.touch(&commit.identity.member, out.now_ms);
             Ok(group)
         });
@@ -131,6 +132,18 @@ impl Group {
             return Err(Error::new(ErrorCode::BatchTooLarge, cause));
         }
         Ok(())
+    }
+
+    /// Whether a member has not committed on a later connection before. Somebody from outside
+    /// cannot be told from others.
+    fn in_time(&mut self, commit: &Commit) -> Result<(), Error> {
+        let Some(member) = self.members.get_mut(&commit.identity.member) else { return Ok(()) };
+        let latest = match commit.transaction {
+            None => &mut member.commits_on,
+            // They come from the producer, which has connections of its own.
+            Some(_) => &mut member.transactions_on,
+        };
+        latest.admit(commit.connection)
     }
 
     fn may_commit_as_member(&self, commit: &Commit) -> Result<(), Error> {

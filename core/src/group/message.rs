@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::offsets::Committed;
 use super::record::GroupRecord;
+use crate::connection::ConnectionId;
 use crate::error::Error;
 use crate::ids::{ProducerEpoch, ProducerId, TopicId, TopicPartition};
 
@@ -71,6 +72,8 @@ pub struct Commit {
     pub offsets: Vec<(TopicPartition, Committed)>,
     /// Real only when this producer's transaction commits.
     pub transaction: Option<(ProducerId, ProducerEpoch)>,
+    /// Where the request came in, if the order of the client's connections is known.
+    pub connection: Option<ConnectionId>,
 }
 
 /// What happened.

@@ -8,6 +8,7 @@ use super::metadata::TransactionMetadata;
 use super::out::Out;
 use super::record::TransactionRecord;
 use super::{Waiting, moved, unavailable};
+use crate::connection::LatestConnection;
 use crate::error::{Error, ErrorCode};
 use crate::ids::TopicPartition;
 
@@ -24,6 +25,11 @@ pub struct Transaction {
     pub(super) marking: Option<Marking>,
     /// The log refused a record that nobody asked for: it is tried again at this time.
     pub(super) retry_at_ms: Option<i64>,
+    /// Where producers took the id.
+    pub(super) inits_on: LatestConnection,
+    /// Where partitions were added and transactions ended: clients may have a connection for it
+    /// beside the one for the former.
+    pub(super) steps_on: LatestConnection,
 }
 
 /// A record on its way to the log.
@@ -57,8 +63,16 @@ pub struct WaitingAdd {
 
 impl Transaction {
     pub fn new(id: String) -> Self {
-        let (metadata, pending, marking, retry_at_ms) = (None, None, None, None);
-        Self { id, metadata, pending, waiting: VecDeque::new(), marking, retry_at_ms }
+        Self {
+            id,
+            metadata: None,
+            pending: None,
+            waiting: VecDeque::new(),
+            marking: None,
+            retry_at_ms: None,
+            inits_on: LatestConnection::default(),
+            steps_on: LatestConnection::default(),
+        }
     }
 
     pub fn is_forgotten(&self) -> bool {

@@ -5,6 +5,7 @@ use super::message::{Answer, Producer, RequestId};
 use super::metadata::{CLIENT_EPOCH_MAX, TransactionMetadata, TransactionState};
 use super::out::Out;
 use super::{TransactionCoordinator, Waiting};
+use crate::connection::ConnectionId;
 use crate::error::{Error, ErrorCode};
 use crate::ids::{ProducerEpoch, ProducerId};
 
@@ -14,7 +15,7 @@ impl TransactionCoordinator {
         request: RequestId,
         id: &str,
         timeout_ms: i64,
-        expected: Option<Producer>,
+        (expected, connection): (Option<Producer>, Option<ConnectionId>),
         out: &mut Out<'_>,
     ) {
         let timeout_ms = match self.admit(id, timeout_ms, out) {
@@ -22,7 +23,8 @@ impl TransactionCoordinator {
             Err(error) => return out.answer(request, Answer::Init(Err(error))),
         };
         let entry = self.entries.entry(id.to_owned()).or_insert_with_key(|id| Transaction::new(id.clone()));
-        if let Err(error) = entry.init(request, timeout_ms, expected, out) {
+        let in_time = entry.inits_on.admit(connection);
+        if let Err(error) = in_time.and_then(|()| entry.init(request, timeout_ms, expected, out)) {
             out.answer(request, Answer::Init(Err(error)));
         }
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::partition::EndMarker;
 use super::record::TransactionRecord;
+use crate::connection::ConnectionId;
 use crate::error::{Error, ErrorCode};
 use crate::ids::{ProducerEpoch, ProducerId, TopicPartition};
 
@@ -48,48 +49,36 @@ pub enum Input {
         id: String,
         timeout_ms: i64,
         expected: Option<Producer>,
+        connection: Option<ConnectionId>,
     },
     /// Partitions become part of the transaction, which begins with the first ones. Old clients
     /// ask for it; for newer ones the broker that was sent a batch does. Offsets are added as
-    /// the partition that keeps the group's offsets.
+    /// the partition that keeps the group's offsets. No connection: a broker asks.
     Add {
         request: RequestId,
         id: String,
         producer: Producer,
         partitions: BTreeSet<TopicPartition>,
+        connection: Option<ConnectionId>,
     },
     /// Are these partitions part of the transaction? A broker asks that was sent the first
     /// batch of an old client.
-    Verify {
-        request: RequestId,
-        id: String,
-        producer: Producer,
-        partitions: BTreeSet<TopicPartition>,
-    },
+    Verify { request: RequestId, id: String, producer: Producer, partitions: BTreeSet<TopicPartition> },
     End {
         request: RequestId,
         id: String,
         producer: Producer,
         commit: bool,
         protocol: Protocol,
+        connection: Option<ConnectionId>,
     },
     /// What became of the marker in one partition; see [`Effect::WriteMarkers`].
-    Marked {
-        round: MarkerRound,
-        at: TopicPartition,
-        outcome: MarkerOutcome,
-    },
+    Marked { round: MarkerRound, at: TopicPartition, outcome: MarkerOutcome },
     /// The record of this append is on every in-sync replica, or certainly not stored.
-    Appended {
-        ticket: Ticket,
-        result: Result<(), Error>,
-    },
+    Appended { ticket: Ticket, result: Result<(), Error> },
     /// The next `count` producer ids, from `first` on, are this coordinator's; none: they could
     /// not be had.
-    ProducerIds {
-        first: ProducerId,
-        count: u32,
-    },
+    ProducerIds { first: ProducerId, count: u32 },
     /// Time passed; see [`super::TransactionCoordinator::next_deadline_ms`].
     Tick,
     /// This broker does not lead the partition any more, or does not know what became of an append.

@@ -46,6 +46,7 @@ use self::entry::Transaction;
 use self::message::{Answer, Effect, Input, RequestId, Ticket};
 use self::out::{Out, ProducerIds, UnderWay};
 use self::settings::TransactionSettings;
+use crate::connection::ConnectionId;
 use crate::error::{Error, ErrorCode};
 use crate::ids::Epoch;
 
@@ -143,12 +144,12 @@ impl TransactionCoordinator {
             return Vec::new();
         }
         match input {
-            Input::Init { request, id, timeout_ms, expected } => {
-                self.init(request, &id, timeout_ms, expected, out);
+            Input::Init { request, id, timeout_ms, expected, connection } => {
+                self.init(request, &id, timeout_ms, (expected, connection), out);
                 vec![id]
             }
-            Input::Add { request, id, producer, partitions } => {
-                match self.found(&id) {
+            Input::Add { request, id, producer, partitions, connection } => {
+                match self.found_in_time(&id, connection) {
                     Ok(entry) => entry.add(request, producer, partitions, out),
                     Err(error) => out.answer(request, Answer::Add(Err(error))),
                 }
@@ -159,8 +160,8 @@ impl TransactionCoordinator {
                 out.answer(request, Answer::Verify(result));
                 vec![id]
             }
-            Input::End { request, id, producer, commit, protocol } => {
-                match self.found(&id) {
+            Input::End { request, id, producer, commit, protocol, connection } => {
+                match self.found_in_time(&id, connection) {
                     Ok(entry) => entry.end(request, producer, commit, protocol, out),
                     Err(error) => out.answer(request, Answer::End(Err(error))),
                 }
@@ -182,6 +183,14 @@ impl TransactionCoordinator {
             let cause = format!("nobody has initialised the transactional id {id:?}");
             Error::new(ErrorCode::InvalidProducerMapping, cause)
         })
+    }
+
+    /// A transactional id for a step of its transaction, which its producer has not taken on a
+    /// later connection before.
+    fn found_in_time(&mut self, id: &str, connection: Option<ConnectionId>) -> Result<&mut Transaction, Error> {
+        let entry = self.found(id)?;
+        entry.steps_on.admit(connection)?;
+        Ok(entry)
     }
 
     fn appended(&mut self, ticket: Ticket, result: Result<(), Error>, out: &mut Out<'_>) -> Vec<String> {

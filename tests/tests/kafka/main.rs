@@ -7,6 +7,7 @@
 //! | `refusals` | every API in every version, about what is not there |
 //! | `bad_input` | what must not be, and the code that Kafka has for it |
 //! | `members` | a group from its first member to its last |
+//! | `late` | requests that come behind their repetitions |
 //! | `nearest` | readers that say where they stand |
 //! | `transactions` | transactions of the second protocol, which librdkafka does not speak yet |
 //! | `clients` | kcat, confluent-kafka, kafka-python, aiokafka |
@@ -20,6 +21,7 @@ mod clients;
 mod connections;
 mod java;
 mod java_transactions;
+mod late;
 mod members;
 mod nearest;
 mod refusals;

@@ -23,7 +23,7 @@ pub fn coordinator(group: &str) -> Wire {
     }
 }
 
-fn join(group: &str, member: &str) -> m::JoinGroupRequest {
+pub fn join(group: &str, member: &str) -> m::JoinGroupRequest {
     let protocol = m::join_group_request::JoinGroupRequestProtocol::default()
         .with_name(text("range"))
         .with_metadata(Bytes::from_static(b"opaque"));

@@ -22,9 +22,9 @@ use baton_core::{Error, ErrorCode};
 use kafka_protocol::protocol::StrBytes;
 use tokio::time::Instant;
 
-use super::service::Call;
+use super::service::{Call, Hangup, in_time};
 use crate::authorizer::{Resource, Verb};
-use crate::group::Place;
+use crate::group::{Place, PlaceResult};
 use crate::serving::PARTITIONS_MAX;
 
 pub(super) use delete_groups::serve as delete_groups;
@@ -70,6 +70,15 @@ pub(super) fn identity(member: &str, instance: Option<&StrBytes>) -> Identity {
 /// nothing, which no topic is called: a request may have ten thousand partitions of it.
 pub(super) fn shared(topic: &str) -> Arc<str> {
     if topic.len() > NAME_LEN_MAX { Arc::from("") } else { Arc::from(topic) }
+}
+
+/// What became of a commit, unless its connection was replaced: then all of it was refused.
+pub(super) fn whole_in_time(
+    committed: Result<Vec<PlaceResult>, Error>,
+) -> Result<Result<Vec<PlaceResult>, Error>, Hangup> {
+    let Ok(results) = committed else { return Ok(committed) };
+    let in_time = |(place, result): PlaceResult| Ok((place, in_time(result)?));
+    Ok(Ok(results.into_iter().map(in_time).collect::<Result<_, Hangup>>()?))
 }
 
 /// Refuses what names too many partitions.

@@ -7,16 +7,16 @@ use kafka_protocol::messages::offset_commit_request::OffsetCommitRequestPartitio
 use kafka_protocol::messages::offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
 use kafka_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse};
 
-use super::{ByPlace, allowed, bounded, code_of, identity, shared};
+use super::{ByPlace, allowed, bounded, code_of, identity, shared, whole_in_time};
 use crate::authorizer::{Resource, Verb};
 use crate::group::{CommittedAt, NewOffset, Place};
-use crate::kafka::service::Call;
+use crate::kafka::service::{Call, Hangup};
 
 /// The first version whose clients are told that the group is not there (KIP-848); to those of
 /// before it is a generation that is over.
 const TELLS_OF_NO_GROUP: i16 = 9;
 
-pub(in crate::kafka) async fn serve(call: &Call, request: OffsetCommitRequest) -> OffsetCommitResponse {
+pub(in crate::kafka) async fn serve(call: &Call, request: OffsetCommitRequest) -> Result<OffsetCommitResponse, Hangup> {
     let mut offsets = Vec::new();
     for topic in &request.topics {
         if call.authorize(Verb::Fetch, Resource::Topic(&topic.name)).is_ok() {
@@ -29,11 +29,13 @@ pub(in crate::kafka) async fn serve(call: &Call, request: OffsetCommitRequest) -
         identity: identity(&request.member_id, request.group_instance_id.as_ref()),
         generation: request.generation_id_or_member_epoch,
         offsets,
+        connection: call.context.connection.id(),
     };
     let committed = match refused {
         Some(error) => Err(error),
         None => call.parts().groups.commit(&request.group_id, commit, call.context.deadline).await,
     };
+    let committed = whole_in_time(committed)?;
     let (results, whole) = match committed {
         Ok(results) => (ByPlace::new(results), None),
         Err(error) => (ByPlace::new(Vec::new()), Some(code_of(&error))),
@@ -61,7 +63,7 @@ pub(in crate::kafka) async fn serve(call: &Call, request: OffsetCommitRequest) -
         }
         topics.push(OffsetCommitResponseTopic::default().with_name(topic.name).with_partitions(partitions));
     }
-    OffsetCommitResponse::default().with_topics(topics)
+    Ok(OffsetCommitResponse::default().with_topics(topics))
 }
 
 /// The code for a generation of a group that is not there.

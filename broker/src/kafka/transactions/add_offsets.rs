@@ -10,19 +10,22 @@ use super::{allowed, code_of, producer};
 use crate::authorizer::Verb;
 use crate::kafka::errors;
 use crate::kafka::groups;
-use crate::kafka::service::Call;
+use crate::kafka::service::{Call, Hangup, in_time};
 
-pub(in crate::kafka) async fn serve(call: &Call, request: AddOffsetsToTxnRequest) -> AddOffsetsToTxnResponse {
+pub(in crate::kafka) async fn serve(
+    call: &Call,
+    request: AddOffsetsToTxnRequest,
+) -> Result<AddOffsetsToTxnResponse, Hangup> {
     let known = KnownCodes { producer_fenced: call.version >= 2, abortable: call.version >= 4 };
     if allowed(call, &request.transactional_id).is_err() {
         let code = errors::TRANSACTIONAL_ID_AUTHORIZATION_FAILED;
-        return AddOffsetsToTxnResponse::default().with_error_code(code);
+        return Ok(AddOffsetsToTxnResponse::default().with_error_code(code));
     }
-    let code = match add(call, &request).await {
+    let code = match in_time(add(call, &request).await)? {
         Ok(()) => errors::NONE,
         Err(error) => code_of(&error, known),
     };
-    AddOffsetsToTxnResponse::default().with_error_code(code)
+    Ok(AddOffsetsToTxnResponse::default().with_error_code(code))
 }
 
 async fn add(call: &Call, request: &AddOffsetsToTxnRequest) -> Result<(), Error> {
@@ -32,5 +35,5 @@ async fn add(call: &Call, request: &AddOffsetsToTxnRequest) -> Result<(), Error>
     call.parts().groups.coordinator_of(&request.group_id, call.context.deadline).await?;
     let at = call.parts().groups.partition_of(&request.group_id)?;
     let transactions = &call.parts().transactions;
-    transactions.add(&request.transactional_id, producer, BTreeSet::from([at]), call.context.deadline).await
+    transactions.add(&request.transactional_id, producer, BTreeSet::from([at]), call.asked()).await
 }

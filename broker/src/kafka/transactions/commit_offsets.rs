@@ -15,19 +15,22 @@ use super::{allowed, code_of, producer};
 use crate::authorizer::{Resource, Verb};
 use crate::group::{CommittedAt, NewOffset, Place, PlaceResult};
 use crate::kafka::errors;
-use crate::kafka::groups::{self, ByPlace, bounded, identity, shared};
-use crate::kafka::service::Call;
+use crate::kafka::groups::{self, ByPlace, bounded, identity, shared, whole_in_time};
+use crate::kafka::service::{Call, Hangup};
 use crate::shard::InTransaction;
 
 /// The first version that makes the group's partition part of the transaction (KIP-890).
 const SECOND_PROTOCOL: i16 = 5;
 
-pub(in crate::kafka) async fn serve(call: &Call, request: TxnOffsetCommitRequest) -> TxnOffsetCommitResponse {
+pub(in crate::kafka) async fn serve(
+    call: &Call,
+    request: TxnOffsetCommitRequest,
+) -> Result<TxnOffsetCommitResponse, Hangup> {
     // The codes of the group's members are older than that of a fenced producer.
     let known = KnownCodes { producer_fenced: false, abortable: call.version >= SECOND_PROTOCOL };
     let committed = match allowed(call, &request.transactional_id) {
         Err(_) => Err(errors::TRANSACTIONAL_ID_AUTHORIZATION_FAILED),
-        Ok(()) => commit(call, &request).await.map_err(|error| code_of(&error, known)),
+        Ok(()) => whole_in_time(commit(call, &request).await)?.map_err(|error| code_of(&error, known)),
     };
     let (results, whole) = match committed {
         Ok(results) => (ByPlace::new(results), None),
@@ -53,7 +56,7 @@ pub(in crate::kafka) async fn serve(call: &Call, request: TxnOffsetCommitRequest
         }
         topics.push(TxnOffsetCommitResponseTopic::default().with_name(topic.name).with_partitions(partitions));
     }
-    TxnOffsetCommitResponse::default().with_topics(topics)
+    Ok(TxnOffsetCommitResponse::default().with_topics(topics))
 }
 
 async fn commit(call: &Call, request: &TxnOffsetCommitRequest) -> Result<Vec<PlaceResult>, Error> {
@@ -72,6 +75,7 @@ async fn commit(call: &Call, request: &TxnOffsetCommitRequest) -> Result<Vec<Pla
         identity: identity(&request.member_id, request.group_instance_id.as_ref()),
         generation: request.generation_id,
         offsets,
+        connection: call.context.connection.id(),
     };
     let deadline = call.context.deadline;
     call.parts().groups.commit_in(&request.group_id, commit, Some((producer, transaction)), deadline).await

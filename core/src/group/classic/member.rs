@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use crate::connection::LatestConnection;
 use crate::group::message::{Join, Protocol, RequestId};
 use crate::group::record::MemberMetadata;
 
@@ -24,6 +25,10 @@ pub struct Member {
     pub deadline_ms: i64,
     /// Has not had an answer to its first join: it may be gone, and nobody would know.
     pub is_new: bool,
+    /// Where it commits offsets.
+    pub commits_on: LatestConnection,
+    /// Where a producer commits offsets in its name.
+    pub transactions_on: LatestConnection,
 }
 
 impl Member {
@@ -41,6 +46,8 @@ impl Member {
             sync: None,
             deadline_ms: 0,
             is_new: true,
+            commits_on: LatestConnection::default(),
+            transactions_on: LatestConnection::default(),
         }
     }
 
@@ -60,6 +67,8 @@ impl Member {
             sync: None,
             deadline_ms: now_ms + i64::from(metadata.session_ms),
             is_new: false,
+            commits_on: LatestConnection::default(),
+            transactions_on: LatestConnection::default(),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::bench::{Bench, identity, new_member};
+use crate::connection::ConnectionId;
 use crate::error::ErrorCode as E;
 use crate::group::message::*;
 use crate::group::offsets::Committed;
@@ -25,9 +26,21 @@ fn commit_in(
     offset: u64,
     transaction: Option<(ProducerId, ProducerEpoch)>,
 ) -> RequestId {
+    commit_on(bench, who, generation, offset, transaction, None)
+}
+
+fn commit_on(
+    bench: &mut Bench,
+    who: &str,
+    generation: i32,
+    offset: u64,
+    transaction: Option<(ProducerId, ProducerEpoch)>,
+    connection: Option<u64>,
+) -> RequestId {
     let request = bench.request();
     let offsets = vec![(AT, committed(offset, bench.now_ms))];
-    let commit = Commit { identity: identity(who), generation, offsets, transaction };
+    let connection = connection.map(ConnectionId);
+    let commit = Commit { identity: identity(who), generation, offsets, transaction, connection };
     bench.step(Input::Commit(request, "g".to_owned(), commit));
     request
 }
@@ -113,7 +126,7 @@ fn a_long_text_is_refused_and_the_others_are_kept() {
     let long = Committed { metadata: "x".repeat(5_000), ..committed(1, 0) };
     let other = TopicPartition { partition: 1, ..AT };
     let offsets = vec![(AT, long), (other, committed(2, 0))];
-    let commit = Commit { identity: identity(""), generation: -1, offsets, transaction: None };
+    let commit = Commit { identity: identity(""), generation: -1, offsets, transaction: None, connection: None };
     bench.step(Input::Commit(request, "g".to_owned(), commit));
     let Answer::Commit(answers) = &bench.answers[&request] else { panic!() };
     let by_place: BTreeMap<_, _> = answers.iter().map(|(at, r)| (*at, r.clone().map_err(|e| e.code))).collect();
@@ -210,4 +223,22 @@ fn what_nobody_asks_for_is_forgotten() {
     assert_eq!(stored(&bench), None, "its topic is gone");
     bench.fail_over();
     assert!(bench.coordinator.list().is_empty());
+}
+
+#[test]
+fn a_commit_on_a_connection_that_was_replaced_sets_nothing_back() {
+    let mut bench = Bench::new();
+    let generation = bench.stable("g", &["a", "b"]);
+    let mut commit = |who, offset, transaction, connection| {
+        let request = commit_on(&mut bench, who, generation, offset, transaction, Some(connection));
+        (result(&bench, request), stored(&bench))
+    };
+    assert_eq!(commit("a", 5, None, 3), (Ok(()), Some(5)));
+    assert_eq!(commit("a", 7, None, 8), (Ok(()), Some(7)));
+    assert_eq!(commit("a", 6, None, 3), (Err(E::ConnectionReplaced), Some(7)));
+    assert_eq!(commit("a", 8, None, 8), (Ok(()), Some(8)));
+    assert_eq!(commit("b", 9, None, 4), (Ok(()), Some(9)), "each member has connections of its own");
+    let producer = Some((ProducerId(9), ProducerEpoch(1)));
+    assert_eq!(commit("a", 10, producer, 2), (Ok(()), Some(9)), "a producer's connections are others");
+    assert_eq!(commit("a", 10, producer, 1), (Err(E::ConnectionReplaced), Some(9)));
 }

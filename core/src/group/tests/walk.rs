@@ -168,7 +168,8 @@ impl Walk {
             committed_ms: self.bench.now_ms,
         };
         let generation = self.clients[who].generation;
-        let commit = Commit { identity, generation, offsets: vec![(AT, committed)], transaction: None };
+        let commit =
+            Commit { identity, generation, offsets: vec![(AT, committed)], transaction: None, connection: None };
         self.asked.insert(request, who);
         self.commits.insert(request, (group, offset));
         self.bench.step(Input::Commit(request, GROUPS[group].to_owned(), commit));

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::connection::ConnectionId;
 use crate::error::{Error, ErrorCode};
 use crate::ids::{Epoch, ProducerEpoch, ProducerId, TopicId, TopicPartition};
 use crate::transaction::TransactionCoordinator;
@@ -39,6 +40,7 @@ pub struct Bench {
     pub markers: Vec<(MarkerRound, EndMarker, bool, BTreeSet<TopicPartition>)>,
     pub superseded: bool,
     pub ids_given: bool,
+    connection: Option<ConnectionId>,
     next_request: u64,
     next_producer: i64,
 }
@@ -60,6 +62,7 @@ impl Bench {
             waiting: Vec::new(),
             markers: Vec::new(),
             superseded: false,
+            connection: None,
             ids_given: true,
             next_request: 0,
             next_producer: 1_000,
@@ -152,14 +155,19 @@ impl Bench {
         }
     }
 
+    /// What follows comes in on this connection.
+    pub fn connect(&mut self, number: u64) {
+        self.connection = Some(ConnectionId(number));
+    }
+
     pub fn request(&mut self) -> RequestId {
         self.next_request += 1;
         RequestId(self.next_request)
     }
 
     pub fn init(&mut self, id: &str, expected: Option<Producer>) -> Result<Producer, ErrorCode> {
-        let request = self.request();
-        self.step(Input::Init { request, id: id.to_owned(), timeout_ms: TIMEOUT_MS, expected });
+        let (request, connection) = (self.request(), self.connection);
+        self.step(Input::Init { request, id: id.to_owned(), timeout_ms: TIMEOUT_MS, expected, connection });
         self.producer(request)
     }
 
@@ -171,8 +179,8 @@ impl Bench {
     }
 
     pub fn ask_add(&mut self, id: &str, producer: Producer, partitions: &[u32]) -> RequestId {
-        let request = self.request();
-        self.step(Input::Add { request, id: id.to_owned(), producer, partitions: these(partitions) });
+        let (request, connection) = (self.request(), self.connection);
+        self.step(Input::Add { request, id: id.to_owned(), producer, partitions: these(partitions), connection });
         request
     }
 
@@ -200,8 +208,8 @@ impl Bench {
     }
 
     pub fn ask_end(&mut self, id: &str, producer: Producer, commit: bool, protocol: Protocol) -> RequestId {
-        let request = self.request();
-        self.step(Input::End { request, id: id.to_owned(), producer, commit, protocol });
+        let (request, connection) = (self.request(), self.connection);
+        self.step(Input::End { request, id: id.to_owned(), producer, commit, protocol, connection });
         request
     }
 

@@ -179,7 +179,7 @@ fn a_superseded_coordinator_ends() {
     bench.end("t", one, true, First).unwrap();
     bench.held = true;
     let waiting = bench.request();
-    bench.step(Input::Init { request: waiting, id: "u".to_owned(), timeout_ms: 1, expected: None });
+    bench.step(Input::Init { request: waiting, id: "u".to_owned(), timeout_ms: 1, expected: None, connection: None });
     let round = bench.markers[0].0;
     bench.step(Input::Marked { round, at: at(0), outcome: MarkerOutcome::Fenced });
     assert!(bench.superseded);
@@ -256,7 +256,7 @@ fn limits_are_told() {
     assert_eq!(bench.init("long", None), Err(E::InvalidRequest));
     for timeout_ms in [-1, 0, 900_001, i64::MAX] {
         let request = bench.request();
-        bench.step(Input::Init { request, id: "t".to_owned(), timeout_ms, expected: None });
+        bench.step(Input::Init { request, id: "t".to_owned(), timeout_ms, expected: None, connection: None });
         assert_eq!(bench.producer(request), Err(E::InvalidTransactionTimeout), "{timeout_ms}");
     }
     let one = bench.init("t", None).unwrap();

@@ -1,4 +1,5 @@
 mod bench;
+mod late;
 mod lifecycle;
 mod partitions;
 mod records;

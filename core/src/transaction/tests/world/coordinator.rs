@@ -121,15 +121,17 @@ impl World {
         self.coordinator.requests.insert(request, asker);
         let only = |partition| BTreeSet::from([place(partition)]);
         self.tell(match ask {
-            Ask::Init { id, expected } => Input::Init { request, id: id.to_owned(), timeout_ms: TIMEOUT_MS, expected },
+            Ask::Init { id, expected } => {
+                Input::Init { request, id: id.to_owned(), timeout_ms: TIMEOUT_MS, expected, connection: None }
+            }
             Ask::Add { id, producer, partition } => {
-                Input::Add { request, id: id.to_owned(), producer, partitions: only(partition) }
+                Input::Add { request, id: id.to_owned(), producer, partitions: only(partition), connection: None }
             }
             Ask::Verify { id, producer, partition } => {
                 Input::Verify { request, id: id.to_owned(), producer, partitions: only(partition) }
             }
             Ask::End { id, producer, commit, protocol } => {
-                Input::End { request, id: id.to_owned(), producer, commit, protocol }
+                Input::End { request, id: id.to_owned(), producer, commit, protocol, connection: None }
             }
         });
     }
