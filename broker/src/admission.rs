@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use baton_core::connection::ConnectionId;
 use baton_core::{Error, ErrorCode};
 
 use crate::authorizer::Verb;
@@ -56,29 +55,12 @@ pub trait Admission: Send + Sync + 'static {
 /// What one connection has in the broker; clones share it. A listener makes one for each
 /// connection and hands it on in every [`RequestContext`].
 #[derive(Clone, Debug, Default)]
-pub struct ConnectionUse {
-    bytes: Counted,
-    /// Which one it is, of a listener that numbers them as they are accepted.
-    id: Option<ConnectionId>,
-}
+pub struct ConnectionUse(Counted);
 
 impl ConnectionUse {
-    /// A connection that was just accepted: its number is higher than those of all that this
-    /// process accepted before, on whichever listener.
-    #[must_use]
-    pub fn accepted() -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        Self { bytes: Counted::default(), id: Some(ConnectionId(NEXT.fetch_add(1, Ordering::Relaxed))) }
-    }
-
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.bytes.bytes()
-    }
-
-    #[must_use]
-    pub fn id(&self) -> Option<ConnectionId> {
-        self.id
+        self.0.bytes()
     }
 }
 
@@ -186,7 +168,7 @@ impl Admission for ByteBudget {
             let cause = format!("the request holds {bytes} bytes; at most {fits} are taken");
             return Err(Refused { error: Error::new(ErrorCode::FrameTooLarge, cause), throttle: Duration::ZERO });
         }
-        let connection = &context.connection.bytes;
+        let connection = &context.connection.0;
         if let Err(used) = connection.take(bytes, limits.connection_max) {
             let max = limits.connection_max;
             return Err(self.refuse(format!("the connection has {used} bytes in the broker; at most {max} are taken")));

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use baton_core::connection::ConnectionId;
 use tokio::time::Instant;
 
 use crate::admission::ConnectionUse;
@@ -39,6 +40,8 @@ pub struct RequestContext {
     pub traceparent: Option<TraceParent>,
     /// What the connection has in the broker.
     pub connection: ConnectionUse,
+    /// Which of the broker's connections it came in on, if it came from outside.
+    pub connection_id: Option<ConnectionId>,
 }
 
 impl RequestContext {
@@ -53,12 +56,19 @@ impl RequestContext {
             deadline: Instant::now() + timeout,
             traceparent: None,
             connection: ConnectionUse::default(),
+            connection_id: None,
         }
     }
 
     #[must_use]
     pub fn connection(mut self, connection: ConnectionUse) -> Self {
         self.connection = connection;
+        self
+    }
+
+    #[must_use]
+    pub fn connection_id(mut self, id: Option<ConnectionId>) -> Self {
+        self.connection_id = id;
         self
     }
 

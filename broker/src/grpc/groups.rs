@@ -12,6 +12,7 @@ use crate::authorizer::{Resource, Verb};
 use crate::context::RequestContext;
 use crate::group::{CommittedAt, FetchedAt, JoinRefused, NewOffset, Place, PlaceResult};
 use crate::grpc::service::GrpcService;
+use crate::net::Peer;
 
 /// Partitions, members or protocols of one request.
 const MANY_MAX: usize = 100_000;
@@ -44,7 +45,7 @@ impl GrpcService {
     }
 
     async fn join(&self, request: Request<v1::JoinGroupRequest>) -> Result<Joined, JoinRefused> {
-        let host = request.remote_addr().map_or_else(String::new, |address| address.ip().to_string());
+        let host = Peer::of(&request).address.map_or_else(String::new, |address| address.ip().to_string());
         let (group, timeout_ms) = (request.get_ref().group.clone(), request.get_ref().timeout_ms);
         let checked = self.about_group(&request, Verb::Fetch, &group, timeout_ms).and_then(|context| {
             bounded(request.get_ref().protocols.len())?;
@@ -109,7 +110,7 @@ impl GrpcService {
             identity: identity(asked.member),
             generation: if from_outside { -1 } else { asked.generation },
             offsets,
-            connection: None,
+            connection: context.connection_id,
         };
         let results = self.parts.groups.commit(&asked.group, commit, context.deadline).await?;
         Ok(results.into_iter().map(outcome).collect())

@@ -26,7 +26,7 @@ use crate::group::Groups;
 use crate::internal::events::Events;
 use crate::log::Log;
 use crate::metrics::Metrics;
-use crate::net::Network;
+use crate::net::{Network, Peer};
 use crate::serving::ProducerIds;
 use crate::serving::answers;
 use crate::shard::{PartitionHandle, Partitions, Shards};
@@ -86,7 +86,9 @@ impl GrpcService {
         let default = Duration::from_millis(timing.request_ms);
         let timeout = granted_timeout(timeout_ms, default, Duration::from_millis(timing.request_ms_max));
         let traceparent = request.metadata().get("traceparent").and_then(|value| value.to_str().ok());
-        RequestContext::new(Arc::clone(&self.name), request.remote_addr(), timeout)
+        let Peer { address, connection } = Peer::of(request);
+        RequestContext::new(Arc::clone(&self.name), address, timeout)
+            .connection_id(connection)
             .principal(Principal::Anonymous)
             .traceparent(traceparent)
     }

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use baton_core::connection::ConnectionId;
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
@@ -66,19 +67,15 @@ struct Turn {
 }
 
 /// Serves a connection until its client goes, it does what it must not, or the broker stops.
-pub(super) async fn serve(
-    service: Arc<KafkaService>,
-    connection: Connection,
-    used: ConnectionUse,
-    stop: CancellationToken,
-) {
-    let peer = connection.remote_addr();
+pub(super) async fn serve(service: Arc<KafkaService>, connection: Connection, stop: CancellationToken) {
+    let (peer, id) = (connection.remote_addr(), connection.id());
     let (read, write) = tokio::io::split(connection);
     let requests = usize::try_from(service.config.requests_in_flight).unwrap_or(1);
     let (turns, taken) = mpsc::channel(requests);
     let writing = write_answers(Arc::clone(&service), write, taken);
     tokio::pin!(writing);
-    let reading = Reader { service: Arc::clone(&service), connection: used, peer }.run(read, turns, &stop);
+    let reading = Reader { service: Arc::clone(&service), connection: ConnectionUse::default(), id, peer }
+        .run(read, turns, &stop);
     let ended = tokio::select! {
         biased;
         written = &mut writing => written,
@@ -114,6 +111,7 @@ fn report(service: &KafkaService, peer: Option<std::net::SocketAddr>, ended: Res
 struct Reader {
     service: Arc<KafkaService>,
     connection: ConnectionUse,
+    id: ConnectionId,
     peer: Option<std::net::SocketAddr>,
 }
 
@@ -137,7 +135,7 @@ impl Reader {
                 length = frames.length() => length?,
             };
             let Some(length) = length else { return Ok(()) };
-            let context = self.service.context(self.peer, &self.connection);
+            let context = self.service.context(self.peer, &self.connection).connection_id(Some(self.id));
             let (frame, permit) = self.body(&mut frames, length, &context).await?;
             let began = Instant::now();
             // The time that it took to come is not taken from its own.

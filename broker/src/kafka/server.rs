@@ -8,7 +8,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::connection;
 use super::service::KafkaService;
-use crate::admission::ConnectionUse;
 use crate::net::{Acceptor, ConnectError, Network};
 
 /// Bytes of a request that are certain to come: its length, and the first half of its header.
@@ -32,9 +31,7 @@ pub async fn serve(mut acceptor: Acceptor, service: KafkaService, stop: Cancella
             Some(_) = connections.join_next() => continue,
             connection = acceptor.accept() => connection,
         };
-        // In the order of the accepting, which is that in which a client made them.
-        let used = ConnectionUse::accepted();
-        connections.spawn(connection::serve(Arc::clone(&service), connection, used, stop.clone()));
+        connections.spawn(connection::serve(Arc::clone(&service), connection, stop.clone()));
     }
     let ending = async { while connections.join_next().await.is_some() {} };
     // What is left is dropped with the set.

@@ -110,7 +110,7 @@ impl Call {
 
     /// How a request of a transaction comes to its coordinator.
     pub(super) fn asked(&self) -> Asked {
-        Asked { deadline: self.context.deadline, connection: self.context.connection.id() }
+        Asked { deadline: self.context.deadline, connection: self.context.connection_id }
     }
 
     pub(super) fn answer(&self, response: &impl Encodable) -> Result<Answer, Hangup> {

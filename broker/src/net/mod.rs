@@ -12,12 +12,14 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use baton_core::connection::ConnectionId;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tonic::transport::server::Connected;
 
 pub mod accept;
 pub mod connect;
@@ -60,9 +62,25 @@ pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Io for T {}
 
+/// Who is at the other end of a connection that was accepted.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Peer {
+    pub address: Option<SocketAddr>,
+    /// None for a request that came by no connection.
+    pub connection: Option<ConnectionId>,
+}
+
+impl Peer {
+    #[must_use]
+    pub fn of<T>(request: &tonic::Request<T>) -> Self {
+        request.extensions().get().copied().unwrap_or_default()
+    }
+}
+
 /// One connection, accepted or made. Dropping it closes it and gives its slot back.
 pub struct Connection {
     io: Box<dyn Io>,
+    id: ConnectionId,
     local: Option<SocketAddr>,
     remote: Option<SocketAddr>,
     admitted: Option<Admitted>,
@@ -71,7 +89,16 @@ pub struct Connection {
 impl Connection {
     #[must_use]
     pub fn new(io: impl Io, local: Option<SocketAddr>, remote: Option<SocketAddr>) -> Self {
-        Self { io: Box::new(io), local, remote, admitted: None }
+        /// One order for all listeners of a process: a client may come by any of them.
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let id = ConnectionId(NEXT.fetch_add(1, Ordering::Relaxed));
+        Self { io: Box::new(io), id, local, remote, admitted: None }
+    }
+
+    /// Its place in the order of all connections of this process.
+    #[must_use]
+    pub fn id(&self) -> ConnectionId {
+        self.id
     }
 
     #[must_use]
@@ -97,10 +124,10 @@ impl std::fmt::Debug for Connection {
 }
 
 impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
+    type ConnectInfo = Peer;
 
-    fn connect_info(&self) -> TcpConnectInfo {
-        TcpConnectInfo { local_addr: self.local, remote_addr: self.remote }
+    fn connect_info(&self) -> Peer {
+        Peer { address: self.remote, connection: Some(self.id) }
     }
 }
 

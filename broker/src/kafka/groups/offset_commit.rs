@@ -29,7 +29,7 @@ pub(in crate::kafka) async fn serve(call: &Call, request: OffsetCommitRequest) -
         identity: identity(&request.member_id, request.group_instance_id.as_ref()),
         generation: request.generation_id_or_member_epoch,
         offsets,
-        connection: call.context.connection.id(),
+        connection: call.context.connection_id,
     };
     let committed = match refused {
         Some(error) => Err(error),

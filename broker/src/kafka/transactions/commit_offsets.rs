@@ -75,7 +75,7 @@ async fn commit(call: &Call, request: &TxnOffsetCommitRequest) -> Result<Vec<Pla
         identity: identity(&request.member_id, request.group_instance_id.as_ref()),
         generation: request.generation_id,
         offsets,
-        connection: call.context.connection.id(),
+        connection: call.context.connection_id,
     };
     let deadline = call.context.deadline;
     call.parts().groups.commit_in(&request.group_id, commit, Some((producer, transaction)), deadline).await
