@@ -102,6 +102,30 @@ fn generations_members_and_states() {
     });
 }
 
+/// What a network held back comes behind what its member said on a later connection.
+#[test]
+fn a_late_commit_sets_nothing_back() {
+    alone(36, |_| async move {
+        let (me, generation) = settle("g", identity("", None), b"part").await;
+        let address = find("g").await;
+        let (mut given_up, mut later) = (client(&address).await, client(&address).await);
+        let request = |at| v1::CommitOffsetsRequest {
+            group: "g".to_owned(),
+            member: Some(me.clone()),
+            generation,
+            offsets: vec![offset(at)],
+            timeout_ms: 5_000,
+        };
+        let error = |answer: &v1::CommitOffsetsResponse| code(answer.results[0].error.as_ref());
+        assert_eq!(error(given_up.commit_offsets(request(3)).await.unwrap().get_ref()), None);
+        assert_eq!(error(later.commit_offsets(request(9)).await.unwrap().get_ref()), None);
+        let late = given_up.commit_offsets(request(5)).await.unwrap();
+        assert_eq!(error(late.get_ref()), Some(ErrorCode::ConnectionReplaced));
+        assert_eq!(error(later.commit_offsets(request(9)).await.unwrap().get_ref()), None);
+        assert_eq!(error(client(&address).await.commit_offsets(request(10)).await.unwrap().get_ref()), None);
+    });
+}
+
 #[test]
 fn offsets_and_deletions() {
     alone(34, |client| async move {
