@@ -19,7 +19,7 @@ const FOUND: &[(u64, &str)] = &[
     (86, "group.CommitOfAnyGeneration"),
     (6, "group.ForgetOffsets"),
     (43, "transaction.AnswerBeforeDecided"),
-    (35, "transaction.TurnDecisions"),
+    (43, "transaction.TurnDecisions"),
     (43, "transaction.DropDecisions"),
     (4, "client.NumberRetriesAnew"),
     (1, "client.KeepMetadata"),
