@@ -28,6 +28,9 @@ const SESSIONS_MAX: usize = 64;
 /// How often a person is told that the registry is still awaited.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How often a full disk is looked at, while the broker cannot start on it.
+const ROOM_EVERY: Duration = Duration::from_secs(2);
+
 /// What a new cluster may write; it rises when all brokers understand more.
 const FEATURE_LEVEL: u16 = 1;
 
@@ -178,9 +181,19 @@ async fn open_log(
     cluster: Uuid,
     config: &BrokerConfig,
 ) -> Result<FjallLog, LaunchError> {
-    let (broker, options) = (BrokerId(config.broker_id), log_options(config));
-    let opened = tokio::task::spawn_blocking(move || FjallLog::open(directory, cluster, broker, options));
-    let log = opened.await.map_err(|error| LaunchError::Interrupted(error.to_string()))??;
+    let broker = BrokerId(config.broker_id);
+    let log = loop {
+        let (directory, options) = (Arc::clone(&directory), log_options(config));
+        let opening = tokio::task::spawn_blocking(move || FjallLog::open(directory, cluster, broker, options));
+        match opening.await.map_err(|error| LaunchError::Interrupted(error.to_string()))? {
+            // A broker that runs lives through a full disk, and so does one that starts.
+            Err(error @ OpenError::NoRoom { .. }) => {
+                tracing::error!(%error, "waiting for room on the disk");
+                tokio::time::sleep(ROOM_EVERY).await;
+            }
+            opened => break opened?,
+        }
+    };
     let opening = log.opening();
     tracing::info!(?opening, "the log is open");
     Ok(log)

@@ -9,7 +9,7 @@ use baton_core::{CandidateSeq, TopicPartition};
 use baton_registry::recipes::candidates::QueuedCandidate;
 use baton_registry::recipes::partition_state::{self, Outcome, StateWrite};
 use baton_registry::recipes::{RecipeError, candidates};
-use baton_registry::znode;
+use baton_registry::{RegistryError, znode};
 
 use crate::cluster::reading::Item;
 use crate::cluster::task::{ClusterTask, Done};
@@ -31,6 +31,9 @@ impl ClusterTask {
                 });
                 self.learn_queue(id, queue.collect());
             }
+            // The topic's node, or its tombstone, says what became of it; until then nobody stands
+            // for what is not there. Who asked again would never have read everything.
+            Err(RecipeError::Registry(RegistryError::NoNode(_))) => drop(self.queues.remove(&id)),
             Err(error) => {
                 tracing::debug!(partition = %id, %error, "cannot read the candidates");
                 self.retry_later(Item::Queue(id));

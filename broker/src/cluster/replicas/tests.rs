@@ -363,3 +363,19 @@ async fn who_leaves_the_queue_while_it_is_read_leaves_it_once() {
     assert!(left == 1 && read > 10, "left {left} times, read {read} times");
     assert!(candidates::list(&bench.zk, id).await.unwrap().is_empty());
 }
+
+/// A topic is deleted while a broker that has just started reads its queue: it would ask for what
+/// is not there for ever, and never be ready.
+#[tokio::test(start_paused = true)]
+async fn a_queue_that_is_gone_is_not_asked_for_again() {
+    let mut bench = Bench::start().await;
+    let id = bench.topic().await;
+    for candidate in candidates::list(&bench.zk, id).await.unwrap() {
+        candidates::delete(&bench.zk, id, candidate.sequence).await.unwrap();
+    }
+    bench.zk.delete(&baton_registry::znode::partition::path(id), None).await.unwrap();
+    bench.task.parts.loaded.send_replace(false);
+    bench.task.reading.want(Item::Queue(id));
+    bench.settle().await;
+    assert!(*bench.task.parts.loaded.borrow(), "everything that is there was read");
+}

@@ -47,6 +47,10 @@ pub enum OpenError {
         "{path} is damaged: {what}; move the data directory away, and the broker refills an empty one from its peers"
     )]
     BadIdentity { path: PathBuf, what: String },
+    #[error(
+        "the disk of {path} is too full for this broker to start ({cause}): the two newest journals are copied first; free as much as they take"
+    )]
+    NoRoom { path: PathBuf, cause: io::Error },
     #[error("{what} in {path} failed: {cause}")]
     Io { path: PathBuf, what: &'static str, cause: io::Error },
     #[error(

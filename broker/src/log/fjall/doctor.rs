@@ -108,13 +108,21 @@ pub(super) fn write_anew(store: &Path, sync: &SyncFile) -> io::Result<()> {
         let (kept, _) = last_whole_batch(&journal)?;
         let used = kept + used_behind(&journal, kept)?;
         let temporary = journal.with_extension("jnl.new");
-        let mut copy = File::create(&temporary)?;
-        io::copy(&mut File::open(&journal)?.take(used), &mut copy)?;
-        sync(&copy)?;
+        if let Err(error) = write_copy(&journal, used, &temporary, sync) {
+            // What there is of it would only take the room that is missing.
+            let _ = fs::remove_file(&temporary);
+            return Err(error);
+        }
         fs::rename(&temporary, &journal)?;
         sync_directory(store)?;
     }
     Ok(())
+}
+
+fn write_copy(journal: &Path, used: u64, to: &Path, sync: &SyncFile) -> io::Result<()> {
+    let mut copy = File::create(to)?;
+    io::copy(&mut File::open(journal)?.take(used), &mut copy)?;
+    sync(&copy)
 }
 
 /// Removes a store whose very first opening was cut short: the store would take it for one

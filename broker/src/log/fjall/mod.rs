@@ -48,7 +48,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -190,7 +190,10 @@ impl FjallLog {
         };
         let left = directory.left().clone();
         if !matches!(left, Left::New | Left::Closed | Left::Unclean { same_boot: false }) {
-            doctor::write_anew(&path.join("store"), &options.sync).map_err(io("writing the journals anew"))?;
+            doctor::write_anew(&path.join("store"), &options.sync).map_err(|cause| match cause.kind() {
+                ErrorKind::StorageFull => OpenError::NoRoom { path: path.clone(), cause },
+                _ => io("writing the journals anew")(cause),
+            })?;
         }
         // Should the store stop while it is opened, the next process has to know.
         let poisoned = |error: StoreError| {

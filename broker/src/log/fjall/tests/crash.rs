@@ -266,6 +266,23 @@ async fn journals_that_may_be_in_memory_only_are_written_anew() {
     assert!(matches!(&refused, OpenError::Io { cause, .. } if cause.to_string() == "the disk is gone"), "{refused}");
 }
 
+/// A broker that was killed starts on a full disk once there is room.
+#[tokio::test]
+async fn a_start_without_room_leaves_everything_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), small()).unwrap();
+    let p = log.create(id(0), Generation(0), Offset(0)).await.unwrap();
+    log.append(one(p, &[batch(0, 10, 1, 5, 100)])).await.unwrap();
+    drop(log);
+    let full: SyncFile = Arc::new(|_| Err(io::ErrorKind::StorageFull.into()));
+    let refused = open(dir.path(), FjallOptions { sync: full, ..small() }).err().unwrap();
+    assert!(matches!(refused, OpenError::NoRoom { .. }), "{refused}");
+    let left = std::fs::read_dir(dir.path().join("store")).unwrap().map(|entry| entry.unwrap().path());
+    assert!(left.into_iter().all(|path| path.extension().is_none_or(|end| end != "new")), "a copy takes room");
+    let log = open(dir.path(), small()).unwrap();
+    assert_eq!(log.recovered()[&p].end, Offset(10));
+}
+
 /// What a process leaves that dies while it creates the store: nothing that stands in the way.
 #[test]
 fn a_store_that_was_never_finished_is_begun_again() {
