@@ -8,7 +8,13 @@
 //! by its own first InitProducerId; but who speaks on a connection has given up all its earlier
 //! ones, for one kind of request at least.
 
+use std::collections::BTreeMap;
+
 use crate::error::{Error, ErrorCode};
+use crate::ids::ProducerId;
+
+/// How many producers are remembered, so that a group that many use keeps its size.
+const PRODUCERS_MAX: usize = 1_024;
 
 /// A connection that a broker accepted; a later one has a higher number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,9 +41,56 @@ impl LatestConnection {
     }
 }
 
+/// The latest connection of each producer that commits offsets of a group in its transactions. One
+/// member may read for several of them, each with a connection of its own, so that the member
+/// tells nothing; and not every client names it.
+#[derive(Clone, Debug, Default)]
+pub struct ProducerConnections(BTreeMap<ProducerId, LatestConnection>);
+
+impl ProducerConnections {
+    /// As [`LatestConnection::admit`], among the requests of one producer.
+    ///
+    /// # Errors
+    /// `CONNECTION_REPLACED`: the producer used a later connection before.
+    pub fn admit(&mut self, producer: ProducerId, connection: Option<ConnectionId>) -> Result<(), Error> {
+        if connection.is_none() {
+            return Ok(());
+        }
+        if !self.0.contains_key(&producer) && self.0.len() >= PRODUCERS_MAX {
+            // Connections are numbered as they are made: this one is the least likely to be used.
+            let oldest = self.0.iter().min_by_key(|(_, latest)| latest.0).map(|(producer, _)| *producer);
+            oldest.and_then(|oldest| self.0.remove(&oldest));
+        }
+        self.0.entry(producer).or_default().admit(connection)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn producers_do_not_replace_the_connections_of_others() {
+        let mut producers = ProducerConnections::default();
+        let mut at = |producer, number| producers.admit(ProducerId(producer), Some(ConnectionId(number)));
+        for _ in 0..2 {
+            assert_eq!(at(1, 10), Ok(()));
+            assert_eq!(at(2, 11), Ok(()));
+        }
+        assert_eq!(at(1, 12), Ok(()));
+        assert_eq!(at(1, 10).map_err(|error| error.code), Err(ErrorCode::ConnectionReplaced));
+        assert_eq!(at(2, 11), Ok(()));
+    }
+
+    #[test]
+    fn the_producer_with_the_oldest_connection_is_forgotten() {
+        let mut producers = ProducerConnections::default();
+        for n in 0..=PRODUCERS_MAX as u64 {
+            assert_eq!(producers.admit(ProducerId(n as i64), Some(ConnectionId(100 + n))), Ok(()));
+        }
+        assert_eq!(producers.0.len(), PRODUCERS_MAX);
+        assert!(!producers.0.contains_key(&ProducerId(0)));
+    }
 
     #[test]
     fn an_earlier_connection_is_late_once_a_later_one_was_used() {

@@ -101,7 +101,7 @@ impl ClusterTask {
     fn decide(&mut self, id: TopicPartition, env: &Env) -> Option<Decision> {
         let known = self.parts.view.state(id)?;
         let handle = self.parts.partitions.get(id)?;
-        let status = *handle.status.borrow();
+        let status = handle.status.now();
         // Without having read the queue nobody knows whether a candidate of ours stands in it.
         let queue = self.queues.get(&id)?;
         let view = View {
@@ -122,7 +122,7 @@ impl ClusterTask {
         let Some(handle) = self.parts.partitions.get(id) else { return };
         self.next_nonce = self.next_nonce.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         let mine = znode::Candidate {
-            member: handle.status.borrow().member,
+            member: handle.status.now().member,
             incarnation: self.parts.incarnation,
             nonce: self.next_nonce,
         };

@@ -16,7 +16,7 @@ use crate::cluster::view::TopicView;
 use crate::log::{Damage, Log, LogError, PartitionMeta, Recovered};
 use crate::mutation::Mutation;
 use crate::shard::open::{Opened, open};
-use crate::shard::{ClosedCopy, OpenPartition, PartitionHandle, PartitionStatus, ShardInput};
+use crate::shard::{ClosedCopy, OpenPartition, PartitionHandle, PartitionStatus, ShardInput, StatusWatch};
 
 /// Which copies there are, and what is being done to them.
 #[derive(Debug, Default)]
@@ -172,8 +172,12 @@ impl ClusterTask {
             status,
         };
         self.copies.open.insert(id);
-        let handle =
-            PartitionHandle { id, topic: Arc::clone(&topic.name), settings: topic.config.clone(), status: shown };
+        let handle = PartitionHandle {
+            id,
+            topic: Arc::clone(&topic.name),
+            settings: topic.config.clone(),
+            status: StatusWatch::new(shown),
+        };
         self.parts.partitions.insert(handle);
         self.parts.shards.tell(id, ShardInput::Open(Box::new(open))).await;
         if let Some(state) = self.parts.view.state(id) {

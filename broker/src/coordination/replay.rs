@@ -39,9 +39,9 @@ impl Source<'_> {
         // Above the high watermark there may be what earlier leaders wrote, or what the
         // coordinator before this one wrote in the same epoch: it is committed sooner or later,
         // and belongs to the state. In this epoch nobody else writes.
-        let end = self.handle.status.borrow().log_end;
+        let end = self.handle.status.now().log_end;
         loop {
-            let status = *self.handle.status.borrow_and_update();
+            let status = self.handle.status.take();
             if !serves(&status, self.epoch) {
                 return None;
             }
@@ -59,7 +59,7 @@ impl Source<'_> {
 
     /// Whether all was read: after a read that failed something may be missing.
     async fn read_to(&self, end: Offset, mut replay: impl FnMut(&StoredBatch, Offset)) -> bool {
-        let mut from = self.handle.status.borrow().log_start;
+        let mut from = self.handle.status.now().log_start;
         while from < end {
             let fetched = match self.read(from).await {
                 Ok(fetched) => fetched,

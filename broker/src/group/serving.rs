@@ -105,14 +105,14 @@ impl<'a> Serving<'a> {
     pub(super) async fn run(mut self, handle: &mut PartitionHandle) {
         let mut count = tokio::time::interval(COUNT_EVERY);
         count.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut stand = self.stand(&handle.status.borrow_and_update());
+        let mut stand = self.stand(&handle.status.take());
         while stand == Stand::Serves || (stand == Stand::HandsOver && !self.appender.is_idle()) {
             let due = self.coordinator.next_deadline_ms().map(|at_ms| self.time.at(at_ms));
             let serving = stand == Stand::Serves;
             let turn = tokio::select! {
                 biased;
                 changed = handle.status.changed() => match changed {
-                    Ok(()) => Turn::Status(*handle.status.borrow_and_update()),
+                    Ok(()) => Turn::Status(handle.status.take()),
                     Err(_) => Turn::Over,
                 },
                 Some(outcome) = self.outcomes.recv() => Turn::Outcome(outcome),

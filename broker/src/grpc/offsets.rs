@@ -35,7 +35,7 @@ impl GrpcService {
             self.authorize(context, Verb::Describe, &topic).map_err(|e| (e, None))?;
             let (_, id) = self.locate(&topic, partition).map_err(|e| (e, None))?;
             let handle = self.led(&topic, id).map_err(|e| (e, Some(id)))?;
-            let epoch = handle.status.borrow().epoch;
+            let epoch = handle.status.now().epoch;
             let here = |e: Error| (e.topic(&topic).partition(partition), Some(id));
             let place = place_of(at).map_err(here)?;
             let found = look_up(&self.parts.shards, &handle, place).await.map_err(here)?;

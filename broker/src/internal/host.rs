@@ -47,7 +47,7 @@ pub async fn run<M: Machine>(
     stop: CancellationToken,
 ) {
     loop {
-        let led = host.find(topic, partition).and_then(|id| partitions.get(id)).filter(|h| h.status.borrow().leads());
+        let led = host.find(topic, partition).and_then(|id| partitions.get(id)).filter(|h| h.status.now().leads());
         let lead = async {
             match led {
                 Some(handle) => lead(&mut machine, handle, &shards).await,
@@ -64,11 +64,11 @@ pub async fn run<M: Machine>(
 
 /// Applies what is committed until this broker leads no more, or in a later epoch.
 async fn lead<M: Machine>(machine: &mut M, mut handle: PartitionHandle, shards: &Shards) {
-    let first = *handle.status.borrow_and_update();
+    let first = handle.status.take();
     let mut at: Option<Offset> = None;
     let mut caught_up = false;
     loop {
-        let status = *handle.status.borrow_and_update();
+        let status = handle.status.take();
         if !status.leads() || status.epoch != first.epoch {
             break;
         }

@@ -69,7 +69,7 @@ async fn measure(call: &Call, copy: PartitionHandle) -> Option<(String, Describe
     call.parts().shards.tell(copy.id, ShardInput::Measure { id: copy.id, reply }).await;
     let measured: Result<u64, Error> = timeout_at(call.context.deadline, answer).await.ok()?.ok()?;
     let bytes = measured.ok()?;
-    let status = *copy.status.borrow();
+    let status = copy.status.now();
     // A leader has nothing to catch up with.
     let lag = match status.leads() {
         true => 0,

@@ -195,10 +195,10 @@ fn find(
     };
     let max_bytes = usize::try_from(partition.partition_max_bytes).unwrap_or(0).max(1);
     let epoch = u32::try_from(partition.current_leader_epoch).ok().map(Epoch);
-    let led = handle.status.borrow().latest.filter(|_| handle.status.borrow().leads());
+    let status = handle.status.now();
+    let led = status.latest.filter(|_| status.leads());
     // What is refused, is refused by the leader: it knows the offsets and the epoch.
-    let in_order =
-        led.is_some_and(|end| from <= end) && epoch.is_none_or(|epoch| handle.status.borrow().epoch == epoch);
+    let in_order = led.is_some_and(|end| from <= end) && epoch.is_none_or(|epoch| status.epoch == epoch);
     if in_order && let Some(broker) = reader.elsewhere(call, id) {
         return Ok(Found::Elsewhere(broker));
     }

@@ -98,7 +98,7 @@ pub(super) fn partition_number(number: i32) -> Result<u32, Error> {
 /// Refuses a client that knows another leader than this one (KIP-320); −1 is one that does not
 /// say.
 pub(super) fn check_epoch(handle: &PartitionHandle, known: i32) -> Result<(), Error> {
-    let current = handle.status.borrow().epoch.0;
+    let current = handle.status.now().epoch.0;
     match u32::try_from(known) {
         Ok(known) if known < current => {
             Err(Error::new(ErrorCode::FencedEpoch, format!("the client knows epoch {known} only")))

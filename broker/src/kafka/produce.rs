@@ -220,7 +220,7 @@ fn acknowledged(
         .ok()
         .and_then(|number| call.parts().locate(topic, number).ok())
         .and_then(|(_, id)| call.parts().partitions.get(id))
-        .map_or(-1, |handle| handle.status.borrow().log_start.to_wire());
+        .map_or(-1, |handle| handle.status.now().log_start.to_wire());
     response
         .with_base_offset(Offset::to_wire(produced.base))
         .with_log_append_time_ms(produced.append_time_ms.unwrap_or(-1))

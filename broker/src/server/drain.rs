@@ -24,7 +24,7 @@ pub(super) async fn drain(shared: &Shared) {
     loop {
         let mut left = 0;
         for handle in shared.partitions.all() {
-            let status = *handle.status.borrow();
+            let status = handle.status.now();
             let successor = successor(shared, handle.id);
             match status.role {
                 RoleView::Leader { resigning: false } => {

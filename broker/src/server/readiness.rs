@@ -18,7 +18,7 @@ pub(super) async fn measure(shared: Shared) -> Result<(), BrokerError> {
         every.tick().await;
         let mut counts = PartitionCounts::default();
         for handle in shared.partitions.all() {
-            let status = *handle.status.borrow();
+            let status = handle.status.now();
             counts.held += 1;
             match status.role {
                 RoleView::Leader { .. } => {
@@ -57,7 +57,7 @@ impl ReadinessProbe for Probe {
         if shared.log.usage().below_reserve {
             lacks("log", "the disk is full: producing is refused".to_owned());
         }
-        let behind = shared.partitions.all().iter().filter(|h| is_behind(&h.status.borrow())).count();
+        let behind = shared.partitions.all().iter().filter(|h| is_behind(&h.status.now())).count();
         if behind > 0 {
             lacks("partitions", format!("{behind} partitions neither lead nor follow their leader yet"));
         }

@@ -51,7 +51,7 @@ impl ListenerParts {
     /// `NOT_LEADER` or `NO_LEADER`.
     pub fn led(&self, topic: &str, id: TopicPartition) -> Result<PartitionHandle, Error> {
         match self.partitions.get(id) {
-            Some(handle) if handle.status.borrow().leads() => Ok(handle),
+            Some(handle) if handle.status.now().leads() => Ok(handle),
             _ => Err(self.not_leader(topic, id)),
         }
     }
@@ -62,7 +62,7 @@ impl ListenerParts {
     /// `NOT_LEADER` or `NO_LEADER`.
     pub fn readable(&self, topic: &str, id: TopicPartition, copies: Copies) -> Result<PartitionHandle, Error> {
         match self.partitions.get(id) {
-            Some(handle) if handle.status.borrow().serves(copies) => Ok(handle),
+            Some(handle) if handle.status.now().serves(copies) => Ok(handle),
             _ => Err(self.not_leader(topic, id)),
         }
     }

@@ -40,7 +40,7 @@ pub struct Found {
 /// The end is not known yet (`OFFSET_NOT_AVAILABLE`), this broker does not lead any more, or
 /// the log cannot be read.
 pub async fn look_up(shards: &Shards, handle: &PartitionHandle, place: Place) -> Result<Found, Error> {
-    let status = *handle.status.borrow();
+    let status = handle.status.now();
     let at = |offset| Found { offset: Some(offset), timestamp_ms: -1, epoch: status.epoch };
     match place {
         Place::Start => Ok(at(status.log_start)),
@@ -58,13 +58,13 @@ struct Search<'a> {
 
 impl Search<'_> {
     fn nothing(&self) -> Found {
-        Found { offset: None, timestamp_ms: -1, epoch: self.handle.status.borrow().epoch }
+        Found { offset: None, timestamp_ms: -1, epoch: self.handle.status.now().epoch }
     }
 
     /// The first record at or after a time: the log knows the batch, and the record is found
     /// by looking into it.
     async fn first_since(&self, time_ms: i64) -> Result<Found, Error> {
-        let high_watermark = end(self.handle.status.borrow().latest)?;
+        let high_watermark = end(self.handle.status.now().latest)?;
         let (reply, answer) = oneshot::channel();
         let id = self.handle.id;
         self.shards.tell(id, ShardInput::FindTime { id, timestamp_ms: time_ms, reply }).await;

@@ -131,7 +131,7 @@ fn stopping() -> FetchFailure {
 /// Until more can be read than the last reading saw, or a partition changed hands or closed.
 async fn news(wanted: &mut [Wanted]) {
     let waits = wanted.iter_mut().map(|one| {
-        let (seen, epoch) = (one.seen, one.handle.status.borrow().epoch);
+        let (seen, epoch) = (one.seen, one.handle.status.now().epoch);
         let (isolation, copies) = (one.isolation, one.copies);
         let end = move |s: &PartitionStatus| match isolation {
             Isolation::Uncommitted => s.high_watermark,
@@ -152,6 +152,8 @@ mod tests {
     use tokio::sync::watch;
 
     use super::*;
+    use crate::shard::StatusWatch;
+
     fn status(high_watermark: u64) -> PartitionStatus {
         PartitionStatus {
             role: RoleView::Leader { resigning: false },
@@ -180,7 +182,7 @@ mod tests {
             id: TopicPartition::default(),
             topic: "t".into(),
             settings: baton_core::topic::TopicConfig::default(),
-            status: watched,
+            status: StatusWatch::new(watched),
         };
         let mut wanted = [Wanted { seen: Offset(1), ..Wanted::new(handle, Offset(0), 1 << 20, None) }];
         let second = Duration::from_secs(1);

@@ -52,7 +52,7 @@ pub use input::{
 pub use retention::RetentionConfig;
 pub use run::{ShardParts, spawn};
 pub use scrub::ScrubConfig;
-pub use status::{Copies, PartitionHandle, PartitionStatus, Partitions};
+pub use status::{Copies, PartitionHandle, PartitionStatus, Partitions, StatusWatch};
 
 /// All shards of a broker. Cloning it is cheap.
 #[derive(Clone, Debug)]

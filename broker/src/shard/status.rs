@@ -62,13 +62,61 @@ pub enum Copies {
     InSync,
 }
 
+/// The status of a copy, and its changes. It gives copies of it only: whoever held the guard of
+/// `watch::Receiver::borrow` and borrowed again, while the shard waited to write, would wait for
+/// ever, and the shard and its thread with it.
+#[derive(Clone, Debug)]
+pub struct StatusWatch(watch::Receiver<PartitionStatus>);
+
+impl StatusWatch {
+    #[must_use]
+    pub const fn new(shown: watch::Receiver<PartitionStatus>) -> Self {
+        Self(shown)
+    }
+
+    /// As it is; a change that was not waited for yet stays news.
+    #[must_use]
+    pub fn now(&self) -> PartitionStatus {
+        *self.0.borrow()
+    }
+
+    /// As it is; what changed until now is no news any more.
+    pub fn take(&mut self) -> PartitionStatus {
+        *self.0.borrow_and_update()
+    }
+
+    /// Waits for news.
+    ///
+    /// # Errors
+    /// The copy is closed.
+    pub async fn changed(&mut self) -> Result<(), watch::error::RecvError> {
+        self.0.changed().await
+    }
+
+    /// Waits until it is as wanted.
+    ///
+    /// # Errors
+    /// The copy is closed.
+    pub async fn wait_for(
+        &mut self,
+        wanted: impl FnMut(&PartitionStatus) -> bool,
+    ) -> Result<PartitionStatus, watch::error::RecvError> {
+        self.0.wait_for(wanted).await.map(|status| *status)
+    }
+
+    /// What is there counts as seen.
+    pub fn mark_unchanged(&mut self) {
+        self.0.mark_unchanged();
+    }
+}
+
 /// How to reach one local partition.
 #[derive(Clone, Debug)]
 pub struct PartitionHandle {
     pub id: TopicPartition,
     pub topic: Arc<str>,
     pub settings: TopicConfig,
-    pub status: watch::Receiver<PartitionStatus>,
+    pub status: StatusWatch,
 }
 
 /// The partitions of which this broker has a copy.

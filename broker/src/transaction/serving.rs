@@ -100,7 +100,7 @@ impl<'a> Serving<'a> {
 
     /// Until this broker leads no more in this epoch, or cannot know what is in the log.
     pub(super) async fn run(mut self, handle: &mut PartitionHandle) {
-        let mut stand = self.stand(&handle.status.borrow_and_update());
+        let mut stand = self.stand(&handle.status.take());
         let effects = self.coordinator.loaded(self.time.now_ms());
         self.carry_out(effects).await;
         while stand == Stand::Serves || (stand == Stand::HandsOver && !self.appender.is_idle()) {
@@ -109,7 +109,7 @@ impl<'a> Serving<'a> {
             let turn = tokio::select! {
                 biased;
                 changed = handle.status.changed() => match changed {
-                    Ok(()) => Turn::Status(*handle.status.borrow_and_update()),
+                    Ok(()) => Turn::Status(handle.status.take()),
                     Err(_) => Turn::Over,
                 },
                 Some(outcome) = self.outcomes.recv() => Turn::Outcome(outcome),

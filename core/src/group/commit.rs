@@ -134,16 +134,14 @@ impl Group {
         Ok(())
     }
 
-    /// Whether a member has not committed on a later connection before. Somebody from outside
-    /// cannot be told from others.
+    /// Whether the producer, or the member, has not committed on a later connection before.
+    /// Somebody from outside cannot be told from others.
     fn in_time(&mut self, commit: &Commit) -> Result<(), Error> {
+        if let Some((producer, _)) = commit.transaction {
+            return self.transactions_on.admit(producer, commit.connection);
+        }
         let Some(member) = self.members.get_mut(&commit.identity.member) else { return Ok(()) };
-        let latest = match commit.transaction {
-            None => &mut member.commits_on,
-            // They come from the producer, which has connections of its own.
-            Some(_) => &mut member.transactions_on,
-        };
-        latest.admit(commit.connection)
+        member.commits_on.admit(commit.connection)
     }
 
     fn may_commit_as_member(&self, commit: &Commit) -> Result<(), Error> {

@@ -84,6 +84,11 @@ impl Transaction {
         matches!(&self.pending, Some(Pending { purpose: Purpose::Adding(_), .. }))
     }
 
+    /// Whether this is the producer that has the id, or that had it before in the same process.
+    pub fn may_be(&self, producer: Producer) -> bool {
+        self.metadata.as_ref().is_some_and(|m| m.holder() == producer || m.previous == Some(producer))
+    }
+
     /// What is durable, if this producer may speak for the id.
     pub fn of(&self, producer: Producer) -> Result<&TransactionMetadata, Error> {
         let Some(metadata) = &self.metadata else {

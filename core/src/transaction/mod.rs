@@ -149,7 +149,7 @@ impl TransactionCoordinator {
                 vec![id]
             }
             Input::Add { request, id, producer, partitions, connection } => {
-                match self.found_in_time(&id, connection) {
+                match self.found_in_time(&id, producer, connection) {
                     Ok(entry) => entry.add(request, producer, partitions, out),
                     Err(error) => out.answer(request, Answer::Add(Err(error))),
                 }
@@ -161,7 +161,7 @@ impl TransactionCoordinator {
                 vec![id]
             }
             Input::End { request, id, producer, commit, protocol, connection } => {
-                match self.found_in_time(&id, connection) {
+                match self.found_in_time(&id, producer, connection) {
                     Ok(entry) => entry.end(request, producer, commit, protocol, out),
                     Err(error) => out.answer(request, Answer::End(Err(error))),
                 }
@@ -187,9 +187,17 @@ impl TransactionCoordinator {
 
     /// A transactional id for a step of its transaction, which its producer has not taken on a
     /// later connection before.
-    fn found_in_time(&mut self, id: &str, connection: Option<ConnectionId>) -> Result<&mut Transaction, Error> {
+    fn found_in_time(
+        &mut self,
+        id: &str,
+        producer: Producer,
+        connection: Option<ConnectionId>,
+    ) -> Result<&mut Transaction, Error> {
         let entry = self.found(id)?;
-        entry.steps_on.admit(connection)?;
+        // Who is fenced anyway does not hang up on the one that has the id.
+        if entry.may_be(producer) {
+            entry.steps_on.admit(connection)?;
+        }
         Ok(entry)
     }
 

@@ -285,7 +285,7 @@ impl StateWatch {
     fn check_brokers(&mut self) -> Result<(), String> {
         for (broker, live) in self.cluster.live() {
             for handle in live.partitions.all() {
-                let (id, status) = (handle.id, *handle.status.borrow());
+                let (id, status) = (handle.id, handle.status.now());
                 if status.high_watermark > status.log_end || status.log_start > status.log_end {
                     return Err(format!("broker {broker}, {id}: {status:?}"));
                 }

@@ -2,6 +2,7 @@
 
 use super::member::Member;
 use super::{Group, Phase, fenced, refuse_join, refuse_waiting};
+use crate::connection::LatestConnection;
 use crate::error::{Error, ErrorCode};
 use crate::group::message::{Answer, Join, Joined, RequestId};
 use crate::group::out::{Out, Purpose};
@@ -97,6 +98,8 @@ impl Group {
         let old_leader = self.leader.clone();
         member.id.clone_from(&join.fresh_id);
         (member.join, member.sync) = (None, None);
+        // Another process: its connection may be older than the last one of the one before.
+        member.commits_on = LatestConnection::default();
         member.update(join);
         member.touch(out.now_ms);
         let id = member.id.clone();

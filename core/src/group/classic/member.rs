@@ -27,8 +27,6 @@ pub struct Member {
     pub is_new: bool,
     /// Where it commits offsets.
     pub commits_on: LatestConnection,
-    /// Where a producer commits offsets in its name.
-    pub transactions_on: LatestConnection,
 }
 
 impl Member {
@@ -47,7 +45,6 @@ impl Member {
             deadline_ms: 0,
             is_new: true,
             commits_on: LatestConnection::default(),
-            transactions_on: LatestConnection::default(),
         }
     }
 
@@ -68,7 +65,6 @@ impl Member {
             deadline_ms: now_ms + i64::from(metadata.session_ms),
             is_new: false,
             commits_on: LatestConnection::default(),
-            transactions_on: LatestConnection::default(),
         }
     }
 

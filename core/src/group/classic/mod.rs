@@ -29,6 +29,7 @@ use super::message::{Answer, Identity, Protocol, RequestId};
 use super::offsets::Offsets;
 use super::out::Out;
 use super::record::{GroupMetadata, GroupRecord};
+use crate::connection::ProducerConnections;
 use crate::error::{Error, ErrorCode};
 
 /// Where a group stands.
@@ -84,6 +85,8 @@ pub struct Group {
     /// When it came into this phase, in ms since 1970.
     pub(super) since_ms: i64,
     pub(super) offsets: Offsets,
+    /// Where producers commit offsets in their transactions.
+    pub(super) transactions_on: ProducerConnections,
     /// A record under the group's name is in the log, or on its way.
     pub(super) recorded: bool,
     /// Its end is on its way to the log: nobody may come in.
@@ -108,6 +111,7 @@ impl Group {
             assigning: false,
             since_ms: now_ms,
             offsets: Offsets::default(),
+            transactions_on: ProducerConnections::default(),
             recorded: false,
             deleting: false,
         }

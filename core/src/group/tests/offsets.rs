@@ -11,7 +11,7 @@ use crate::ids::{Offset, ProducerEpoch, ProducerId, TopicId, TopicPartition};
 
 const AT: TopicPartition = TopicPartition { topic: TopicId(7), partition: 0 };
 
-fn committed(offset: u64, now_ms: i64) -> Committed {
+pub fn committed(offset: u64, now_ms: i64) -> Committed {
     Committed { offset: Offset(offset), leader_epoch: Some(3), metadata: "m".to_owned(), committed_ms: now_ms }
 }
 
@@ -241,4 +241,23 @@ fn a_commit_on_a_connection_that_was_replaced_sets_nothing_back() {
     let producer = Some((ProducerId(9), ProducerEpoch(1)));
     assert_eq!(commit("a", 10, producer, 2), (Ok(()), Some(9)), "a producer's connections are others");
     assert_eq!(commit("a", 10, producer, 1), (Err(E::ConnectionReplaced), Some(9)));
+}
+
+/// One member's offsets in the transactions of several producers, each with its own connection;
+/// and a producer of a client that does not name the member.
+#[test]
+fn a_late_commit_in_a_transaction_is_told_by_its_producer() {
+    let mut bench = Bench::new();
+    let generation = bench.stable("g", &["a"]);
+    let mut commit = |who, generation, producer, connection| {
+        let transaction = Some((ProducerId(producer), ProducerEpoch(1)));
+        let request = commit_on(&mut bench, who, generation, 5, transaction, Some(connection));
+        result(&bench, request)
+    };
+    for _ in 0..2 {
+        assert_eq!(commit("a", generation, 1, 10), Ok(()));
+        assert_eq!(commit("a", generation, 2, 11), Ok(()));
+    }
+    assert_eq!(commit("", -1, 3, 20), Ok(()));
+    assert_eq!(commit("", -1, 3, 12), Err(E::ConnectionReplaced));
 }

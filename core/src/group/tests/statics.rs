@@ -3,8 +3,11 @@
 use bytes::Bytes;
 
 use super::bench::{Bench, new_member};
+use super::offsets::committed;
+use crate::connection::ConnectionId;
 use crate::error::ErrorCode as E;
 use crate::group::message::*;
+use crate::ids::TopicPartition;
 
 fn named(id: &str, instance: &str) -> Join {
     let identity = Identity { member: String::new(), instance: Some(instance.to_owned()) };
@@ -31,6 +34,28 @@ fn it_comes_back_to_its_part_and_disturbs_nobody() {
     bench.step(Input::Heartbeat { request, group: "g".to_owned(), identity, generation });
     assert_eq!(bench.answers[&request], Answer::Heartbeat(Ok(())));
     assert_eq!(bench.synced(sync), Ok(Bytes::from_static(b"part")));
+}
+
+/// The process that takes the place may speak on a connection that is older than the last one of
+/// the process before.
+#[test]
+fn the_next_process_begins_with_connections_of_its_own() {
+    let mut bench = Bench::new();
+    let generation = settle(&mut bench, "a");
+    let commit = |bench: &mut Bench, id: &str, number| {
+        let request = bench.request();
+        let identity = Identity { member: id.to_owned(), instance: Some("i".to_owned()) };
+        let offsets = vec![(TopicPartition::default(), committed(5, bench.now_ms))];
+        let connection = Some(ConnectionId(number));
+        let commit = Commit { identity, generation, offsets, transaction: None, connection };
+        bench.step(Input::Commit(request, "g".to_owned(), commit));
+        let Answer::Commit(answers) = &bench.answers[&request] else { panic!("{id}") };
+        answers[0].1.clone().map_err(|error| error.code)
+    };
+    assert_eq!(commit(&mut bench, "a", 12), Ok(()));
+    bench.join_as("g", named("b", "i"));
+    assert_eq!(commit(&mut bench, "b", 10), Ok(()));
+    assert_eq!(commit(&mut bench, "b", 9), Err(E::ConnectionReplaced));
 }
 
 /// An id that was promised to a member without an instance: coming back with the instance of

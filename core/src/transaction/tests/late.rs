@@ -14,9 +14,11 @@ fn a_late_init_fences_nobody() {
     bench.connect(2);
     let two = bench.init("t", None).unwrap();
     assert_eq!(bench.add("t", two, &[0]), Ok(()));
-    for expected in [None, Some(one), Some(two)] {
+    for (expected, refused) in
+        [(None, E::ConnectionReplaced), (Some(one), E::ProducerFenced), (Some(two), E::ConnectionReplaced)]
+    {
         bench.connect(1);
-        assert_eq!(bench.init("t", expected), Err(E::ConnectionReplaced), "{expected:?}");
+        assert_eq!(bench.init("t", expected), Err(refused), "{expected:?}");
     }
     bench.connect(2);
     assert_eq!(bench.state("t"), State::Ongoing);
@@ -48,6 +50,22 @@ fn a_late_addition_does_not_begin_a_transaction() {
     bench.connect(1);
     assert_eq!(bench.add("t", one, &[1]), Err(E::ConnectionReplaced));
     assert_eq!(bench.state("t"), State::CompleteAbort);
+}
+
+/// Its first request came on the later connection: that says nothing of the one that has the id.
+#[test]
+fn who_is_fenced_does_not_replace_the_connection_of_the_producer() {
+    let mut bench = Bench::new();
+    bench.connect(1);
+    let zombie = bench.init("t", None).unwrap();
+    bench.connect(2);
+    let one = bench.init("t", None).unwrap();
+    assert_eq!(bench.add("t", one, &[0]), Ok(()));
+    bench.connect(3);
+    assert_eq!(bench.add("t", zombie, &[0]), Err(E::ProducerFenced));
+    assert_eq!(bench.init("t", Some(zombie)), Err(E::ProducerFenced));
+    bench.connect(2);
+    assert_eq!(bench.end("t", one, true, First), Ok(one));
 }
 
 #[test]
